@@ -1,0 +1,67 @@
+"""Settings of a training run and of a head fit: two frozen dataclasses, checked at construction."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Hyperparameters of one LoRA run (A frozen at its seeded initialisation, B from zero, torch AdamW).
+
+    `layers` counts adapted layers from the top; layers below them are run once and their output cached.
+    `stop_loss_ppm` ends the run after an epoch whose mean loss (nats a token) is below it. Rates are integers in parts
+    per million because they enter the canonical training record.
+    """
+
+    r: int = 8
+    lora_alpha: int = 16
+    layers: int = 8
+    target_modules: tuple[str, ...] = ALL_LINEAR
+    max_epochs: int = 10
+    batch_packs: int = 8
+    pack_tokens: int = 160
+    max_example_tokens: int = 256
+    learning_rate_ppm: int = 4_000
+    warmup_steps: int = 10
+    weight_decay_ppm: int = 10_000
+    beta1_ppm: int = 900_000
+    beta2_ppm: int = 990_000
+    epsilon_ppt: int = 10_000
+    clip_norm_ppm: int = 1_000_000
+    stop_loss_ppm: int = 20_000
+    checkpoint_every_s: int = 20
+    threads: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("r", "lora_alpha", "layers", "max_epochs", "batch_packs", "learning_rate_ppm", "threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        unknown = set(self.target_modules) - set(ALL_LINEAR)
+        if unknown or not self.target_modules:
+            raise ValueError(f"target_modules must be a non-empty subset of {ALL_LINEAR}, got {self.target_modules}")
+
+    def record(self) -> dict[str, object]:
+        """The settings as canonical JSON values (integers, strings, arrays)."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """How a head is fitted: taps, width k, target, ridge. `None` lets the fit choose on its validation split."""
+
+    k: int = 64
+    taps: tuple[str, ...] = ("down_proj",)
+    target: str | None = None
+    ridge_ppm: int | None = None
+    seed: int = 0
+    threads: int = 2
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ValueError(f"k must be at least 1, got {self.k}")
+        unknown = set(self.taps) - set(ALL_LINEAR)
+        if unknown or not self.taps:
+            raise ValueError(f"taps must be a non-empty subset of {ALL_LINEAR}, got {self.taps}")
