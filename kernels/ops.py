@@ -1,0 +1,50 @@
+"""The operations as the engine and the trainer call them: Triton for CUDA tensors, batched torch for the rest.
+
+Shapes, equations and meaning are those of `kernels.reference`. The Triton modules are imported on the first CUDA tensor only, so that a
+machine without triton serves on its CPU.
+"""
+
+from torch import Tensor
+
+from kernels import cpu
+from kernels.reference import AdamW
+
+
+def readout(logits: Tensor, emitted: Tensor, normed: Tensor, W_P: Tensor, P_over_g: Tensor) -> tuple[Tensor, Tensor]:
+    """Readout direction u [n, k] and margin [n] (nats), fp32; see `reference.readout`."""
+    if logits.is_cuda:
+        from kernels import readout as triton_readout
+
+        return triton_readout.readout(logits, emitted, normed, W_P, P_over_g)
+    return cpu.readout(logits, emitted, normed, W_P, P_over_g)
+
+
+def readout_direction(logits: Tensor, emitted: Tensor, normed: Tensor, W_P: Tensor, P_over_g: Tensor) -> Tensor:
+    """Readout direction u [n, k], fp32; see `reference.readout_direction`."""
+    return readout(logits, emitted, normed, W_P, P_over_g)[0]
+
+
+def attribution_scores(u: Tensor, h: Tensor, K: Tensor, slot: Tensor) -> Tensor:
+    """Scores [n, m], fp32, zero where slot = -1; see `reference.attribution_scores`."""
+    if u.is_cuda:
+        from kernels import scores as triton_scores
+
+        return triton_scores.attribution_scores(u, h, K, slot)
+    return cpu.attribution_scores(u, h, K, slot)
+
+
+def trace_update(
+    parameter: Tensor,
+    trace: Tensor,
+    first_moment: Tensor,
+    second_moment: Tensor,
+    gradient: Tensor,
+    owner: Tensor,
+    adamw: AdamW,
+) -> None:
+    """The step of `reference.trace_update`, written into the four states in place."""
+    if parameter.is_cuda:
+        from kernels import trace as triton_trace
+
+        return triton_trace.trace_update(parameter, trace, first_moment, second_moment, gradient, owner, adamw)
+    return cpu.trace_update(parameter, trace, first_moment, second_moment, gradient, owner, adamw)
