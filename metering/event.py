@@ -1,0 +1,186 @@
+"""The usage event: one per request, durable before the answer's last byte (docs/formats/usage-event.md)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from metering.canonical import INT_MAX, INT_MIN, canonical_bytes, digest, is_digest, parse_canonical
+from metering.errors import CanonicalError, EventInvalid
+
+EVENT_TYPE = "org.openledger.usage.v1"
+EVENT_SOURCE = "/openledger/gateway"
+PURPOSES = ("serve", "canary")
+TOKENS_MAX = 2**31 - 1
+REQUEST_ID = re.compile(r"req_[0-9a-f]{32}\Z")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}\Z")
+FINISH_REASON = re.compile(r"[a-z][a-z_]{0,31}\Z")
+ENVELOPE = {"data", "datacontenttype", "id", "source", "specversion", "subject", "time", "type"}
+
+
+@dataclass(frozen=True, slots=True)
+class UsageEvent:
+    """What one request used. Construction checks every field and raises EventInvalid naming the first bad one.
+
+    `id` is the request id (and the id of its hold and its receipt). `scores` are signed micro-nats per contributor,
+    summed over the tokens of all choices; empty for the base model and for adapters without head. Token counts are the
+    engine's. A `canary` is metered but rated at zero and credited to nobody.
+    """
+
+    id: str
+    time_unix_us: int
+    tenant: str
+    key_id: str
+    model: str
+    endpoint: str
+    base: str
+    terms: str
+    price_book: str
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    finish_reasons: tuple[str, ...]
+    tokens_commitment: str
+    adapter: str | None = None
+    head: str | None = None
+    scores: Mapping[str, int] = field(default_factory=dict)
+    purpose: str = "serve"
+    idempotency_key_digest: str | None = None
+
+    def __post_init__(self) -> None:
+        _matches("id", self.id, REQUEST_ID)
+        _integer("time_unix_us", self.time_unix_us, 0, 253_402_300_799_999_999)  # through the year 9999
+        _matches("tenant", self.tenant, NAME)
+        _matches("key_id", self.key_id, NAME)
+        for name in ("model", "endpoint"):
+            _text(name, getattr(self, name))
+        for name in ("base", "terms", "price_book", "tokens_commitment"):
+            _digest(name, getattr(self, name))
+        for name in ("adapter", "head", "idempotency_key_digest"):
+            if getattr(self, name) is not None:
+                _digest(name, getattr(self, name))
+        if self.head is not None and self.adapter is None:
+            raise EventInvalid("head: only an adapter has a head")
+        for name in ("prompt_tokens", "cached_tokens", "completion_tokens"):
+            _integer(name, getattr(self, name), 0, TOKENS_MAX)
+        if self.cached_tokens > self.prompt_tokens:
+            raise EventInvalid("cached_tokens: more than prompt_tokens")
+        for reason in self.finish_reasons:
+            _matches("finish_reasons", reason, FINISH_REASON)
+        if self.scores and self.head is None:
+            raise EventInvalid("scores: only a head gives scores")
+        for contributor, score in self.scores.items():
+            _matches("scores", contributor, NAME)
+            _integer("scores", score, INT_MIN, INT_MAX)
+        if self.purpose not in PURPOSES:
+            raise EventInvalid(f"purpose: {self.purpose!r} is neither serve nor canary")
+
+
+def encode_event(event: UsageEvent) -> bytes:
+    """The canonical bytes of the event's CloudEvents 1.0 JSON form: what the journal stores."""
+    data = {name: getattr(event, name) for name in DATA_FIELDS}
+    envelope = {
+        "data": data,
+        "datacontenttype": "application/json",
+        "id": event.id,
+        "source": EVENT_SOURCE,
+        "specversion": "1.0",
+        "subject": event.tenant,
+        "time": rfc3339(event.time_unix_us),
+        "type": EVENT_TYPE,
+    }
+    return canonical_bytes(envelope)
+
+
+def decode_event(data: bytes) -> UsageEvent:
+    """The event whose encoding is exactly `data`; EventInvalid (naming the field) for anything else."""
+    try:
+        return event_from_json(parse_canonical(data))
+    except CanonicalError as error:
+        raise EventInvalid(f"envelope: {error}") from error
+
+
+def event_from_json(envelope: Any) -> UsageEvent:
+    """The event of a parsed envelope; unknown and missing members are refused by name."""
+    _members("envelope", envelope, ENVELOPE)
+    for name, expected in (
+        ("datacontenttype", "application/json"),
+        ("source", EVENT_SOURCE),
+        ("specversion", "1.0"),
+        ("type", EVENT_TYPE),
+    ):
+        if envelope[name] != expected:
+            raise EventInvalid(f"{name}: {envelope[name]!r} is not {expected!r}")
+    data = envelope["data"]
+    _members("data", data, set(DATA_FIELDS))
+    if not isinstance(data["finish_reasons"], list):
+        raise EventInvalid("finish_reasons: not an array")
+    if not isinstance(data["scores"], dict):
+        raise EventInvalid("scores: not an object")
+    if envelope["subject"] != data["tenant"]:
+        raise EventInvalid("subject: differs from tenant")
+    fields = {**data, "finish_reasons": tuple(data["finish_reasons"])}
+    return UsageEvent(id=envelope["id"], time_unix_us=parse_rfc3339(envelope["time"]), **fields)
+
+
+def commit_tokens(salt: bytes, choices: Sequence[Sequence[int]]) -> str:
+    """Digest of the canonical JSON {"choices": [[token ids] per choice], "salt": hex}.
+
+    The 32-byte salt is drawn per request and travels in the answer only: its holder can prove which tokens were billed,
+    nobody else can guess them from the event.
+    """
+    if len(salt) != 32:
+        raise ValueError("salt must be 32 bytes")
+    return digest(canonical_bytes({"choices": [list(ids) for ids in choices], "salt": salt.hex()}))
+
+
+def rfc3339(time_unix_us: int) -> str:
+    """UTC, six decimals, `Z`: 2026-11-23T00:00:00.000000Z."""
+    seconds, micros = divmod(time_unix_us, 1_000_000)
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{micros:06d}Z"
+
+
+def parse_rfc3339(text: object) -> int:
+    """Microseconds since 1970 of exactly the form that `rfc3339` writes; EventInvalid otherwise."""
+    try:
+        moment = datetime.strptime(str(text), "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+        time_unix_us = int(moment.replace(microsecond=0).timestamp()) * 1_000_000 + moment.microsecond
+    except ValueError as error:
+        raise EventInvalid(f"time: {error}") from error
+    if time_unix_us < 0 or rfc3339(time_unix_us) != text:
+        raise EventInvalid("time: not of the form YYYY-MM-DDTHH:MM:SS.ffffffZ")
+    return time_unix_us
+
+
+DATA_FIELDS = tuple(name for name in UsageEvent.__dataclass_fields__ if name not in ("id", "time_unix_us"))
+
+
+def _members(name: str, value: Any, expected: set[str]) -> None:
+    if not isinstance(value, dict):
+        raise EventInvalid(f"{name}: not an object")
+    if value.keys() != expected:
+        missing, unknown = sorted(expected - value.keys()), sorted(value.keys() - expected)
+        raise EventInvalid(f"{name}: missing {missing}, unknown {unknown}")
+
+
+def _matches(name: str, value: object, pattern: re.Pattern[str]) -> None:
+    if not isinstance(value, str) or not pattern.match(value):
+        raise EventInvalid(f"{name}: {value!r} does not match {pattern.pattern}")
+
+
+def _text(name: str, value: object) -> None:
+    if not isinstance(value, str) or not 1 <= len(value) <= 256 or not value.isprintable():
+        raise EventInvalid(f"{name}: not 1 to 256 printable characters")
+
+
+def _digest(name: str, value: object) -> None:
+    if not is_digest(value):
+        raise EventInvalid(f"{name}: {value!r} is not sha256:<64 hex>")
+
+
+def _integer(name: str, value: object, low: int, high: int) -> None:
+    if type(value) is not int or not low <= value <= high:
+        raise EventInvalid(f"{name}: {value!r} is not an integer in [{low}, {high}]")

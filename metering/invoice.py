@@ -1,0 +1,17 @@
+"""Invoices: what a tenant used in a period, by model and token kind, from settled transfers (docs/formats/invoice.md)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from metering.ledger import Ledger
+
+
+def build_invoice(ledger: Ledger, tenant: str, period: str) -> dict[str, Any]:
+    """The invoice document of `YYYY-MM` or `YYYY-MM-DD`; status `draft` while the period lasts. PeriodInvalid otherwise."""
+    raise NotImplementedError
+
+
+def render_invoice(invoice: dict[str, Any]) -> str:
+    """The same as readable text."""
+    raise NotImplementedError
