@@ -1,0 +1,125 @@
+"""The schema of registry.db, as numbered migrations: entry n brings `PRAGMA user_version` from n to n + 1.
+
+Entries are never changed once released, only added.
+"""
+
+DATANETS = """
+CREATE TABLE namespaces (
+    name TEXT PRIMARY KEY,
+    owner TEXT NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('account', 'datanet')),
+    created_ms INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE documents (                       -- everything the log is owed, in the order in which it came to be
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    digest TEXT NOT NULL UNIQUE,
+    kind TEXT NOT NULL,
+    content BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE datanets (
+    name TEXT PRIMARY KEY REFERENCES namespaces (name),
+    licence TEXT NOT NULL,
+    title TEXT NOT NULL,
+    description TEXT NOT NULL,
+    created_ms INTEGER NOT NULL,
+    document TEXT NOT NULL REFERENCES documents (digest),
+    policy TEXT NOT NULL REFERENCES documents (digest)
+) STRICT;
+
+CREATE TABLE contributions (
+    digest TEXT PRIMARY KEY REFERENCES documents (digest),
+    datanet TEXT NOT NULL REFERENCES datanets (name),
+    sequence INTEGER NOT NULL,                 -- 1, 2, ... within the Datanet
+    contributor TEXT NOT NULL,
+    submitted_by TEXT NOT NULL,
+    licence TEXT NOT NULL,
+    examples INTEGER NOT NULL,
+    created_ms INTEGER NOT NULL,
+    withdrawal TEXT REFERENCES documents (digest),
+    UNIQUE (datanet, sequence)
+) STRICT;
+
+CREATE TABLE examples (
+    digest TEXT PRIMARY KEY,
+    content BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE contribution_examples (
+    datanet TEXT NOT NULL,
+    example TEXT NOT NULL REFERENCES examples (digest),
+    contribution TEXT NOT NULL REFERENCES contributions (digest),
+    line INTEGER NOT NULL,
+    PRIMARY KEY (datanet, example, contribution)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX contribution_examples_by_contribution ON contribution_examples (contribution, line);
+
+CREATE TABLE versions (
+    datanet TEXT NOT NULL REFERENCES datanets (name),
+    digest TEXT NOT NULL,                      -- the Merkle root
+    sequence INTEGER NOT NULL,                 -- 1, 2, ... within the Datanet
+    examples INTEGER NOT NULL,
+    created_ms INTEGER NOT NULL,
+    document TEXT NOT NULL REFERENCES documents (digest),
+    PRIMARY KEY (datanet, digest),
+    UNIQUE (datanet, sequence)
+) STRICT;
+
+CREATE TABLE version_contributions (
+    datanet TEXT NOT NULL,
+    version TEXT NOT NULL,
+    contribution TEXT NOT NULL REFERENCES contributions (digest),
+    PRIMARY KEY (datanet, version, contribution),
+    FOREIGN KEY (datanet, version) REFERENCES versions (datanet, digest)
+) STRICT, WITHOUT ROWID;
+"""
+
+ADAPTERS = """
+CREATE TABLE adapters (
+    digest TEXT PRIMARY KEY REFERENCES documents (digest),   -- the manifest's
+    publisher TEXT NOT NULL,
+    facts BLOB NOT NULL,                       -- canonical JSON: what settlement must know
+    created_ms INTEGER NOT NULL,
+    revocation TEXT REFERENCES documents (digest)
+) STRICT;
+
+CREATE TABLE adapter_names (
+    namespace TEXT NOT NULL REFERENCES namespaces (name),
+    adapter TEXT NOT NULL,
+    promoted TEXT NOT NULL,                    -- a tag, or a digest
+    PRIMARY KEY (namespace, adapter)
+) STRICT;
+
+CREATE TABLE tags (
+    namespace TEXT NOT NULL,
+    adapter TEXT NOT NULL,
+    tag TEXT NOT NULL,
+    digest TEXT NOT NULL REFERENCES adapters (digest),
+    updated_ms INTEGER NOT NULL,
+    PRIMARY KEY (namespace, adapter, tag),
+    FOREIGN KEY (namespace, adapter) REFERENCES adapter_names (namespace, adapter)
+) STRICT;
+
+CREATE TABLE name_digests (                    -- every digest a name ever led to: what may be promoted under it
+    namespace TEXT NOT NULL,
+    adapter TEXT NOT NULL,
+    digest TEXT NOT NULL REFERENCES adapters (digest),
+    PRIMARY KEY (namespace, adapter, digest)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE stagings (
+    id TEXT PRIMARY KEY,
+    digest TEXT NOT NULL,
+    namespace TEXT NOT NULL,
+    adapter TEXT NOT NULL,
+    tag TEXT,
+    publisher TEXT NOT NULL,
+    facts BLOB NOT NULL,
+    documents BLOB NOT NULL,                   -- canonical JSON list of the documents a commit records
+    created_ms INTEGER NOT NULL
+) STRICT;
+CREATE INDEX stagings_by_digest ON stagings (digest);
+"""
+
+MIGRATIONS = (DATANETS, ADAPTERS)
