@@ -1,0 +1,77 @@
+"""The gateway's settings: one frozen dataclass, read from the environment once, checked at construction, passed in."""
+
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from gateway.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every field is read from OPENLEDGER_<NAME>; `from_environment` also honours the short DATA, HOST and PORT."""
+
+    data: Path = Path("data")
+    host: str = "127.0.0.1"
+    port: int = 8000
+    workers: int = 1
+    public_url: str = ""  # what receipts and snippets show; http://host:port when empty
+    default_max_tokens: int = 512  # when a chat request names no limit; the hold must be finite
+    max_body_bytes: int = 4 << 20
+    max_upload_bytes: int = 1 << 30
+    max_choices: int = 16  # n times the number of prompts
+    requests_per_minute: int = 6_000  # per API key
+    tokens_per_minute: int = 4_000_000  # per API key, prompt and completion together
+    settlement_window_seconds: int = 3_600
+    engine_connect_seconds: float = 5.0
+    engine_silence_seconds: float = 300.0  # longest wait between two bytes of one answer
+    recovery_period_seconds: float = 15.0
+    recovery_grace_seconds: float = 120.0  # a hold that nobody can account for is voided after this
+    answer_kept_seconds: int = 86_400  # how long an Idempotency-Key replays its answer
+
+    def __post_init__(self) -> None:
+        positive = [f.name for f in fields(self) if f.type in (int, float) and getattr(self, f.name) <= 0]
+        if positive:
+            raise ConfigurationError(f"settings must be greater than zero: {', '.join(positive)}")
+        if not 0 < self.port < 65536:
+            raise ConfigurationError(f"port {self.port} is not in 1..65535")
+
+    @classmethod
+    def from_environment(cls, **overrides) -> "Settings":
+        """Settings of this process; keyword arguments win over the environment. Raises ConfigurationError by name."""
+        values: dict = {}
+        for field in fields(cls):
+            name = field.name.upper()
+            short = os.environ.get(name) if field.name in ("data", "host", "port") else None
+            raw = os.environ.get(f"OPENLEDGER_{name}", short)
+            if raw is not None and field.name not in overrides:
+                values[field.name] = _parse(f"OPENLEDGER_{name}", raw, field.type)
+        return cls(**values, **overrides)
+
+    def environment(self) -> dict[str, str]:
+        """The variables from which a child process reads the same settings back."""
+        return {f"OPENLEDGER_{f.name.upper()}": str(getattr(self, f.name)) for f in fields(self)}
+
+    @property
+    def base_url(self) -> str:
+        """The OpenAI base URL that a client on this machine uses."""
+        if self.public_url:
+            return self.public_url
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::", "") else self.host
+        return f"http://{host}:{self.port}/v1"
+
+    @property
+    def engine_socket(self) -> Path:
+        return self.data / "engine" / "engine.sock"
+
+    @property
+    def operator_key_file(self) -> Path:
+        return self.data / "operator.key"
+
+
+def _parse(name: str, raw: str, kind: object) -> object:
+    assert isinstance(kind, type)
+    try:
+        return kind(raw)
+    except ValueError:
+        raise ConfigurationError(f"{name}={raw!r} is not a {kind.__name__}") from None

@@ -1,0 +1,103 @@
+"""gateway.db: one SQLite file (WAL, full sync) with numbered migrations; all statements of one process pass one lock."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+MIGRATIONS = (
+    # 1: accounts and their API keys
+    """
+    CREATE TABLE accounts (
+        name TEXT PRIMARY KEY,
+        role TEXT NOT NULL CHECK (role IN ('admin', 'member')),
+        created_seconds INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE api_keys (
+        id TEXT PRIMARY KEY,
+        secret_sha256 BLOB NOT NULL UNIQUE CHECK (length(secret_sha256) = 32),
+        account TEXT NOT NULL REFERENCES accounts (name),
+        label TEXT NOT NULL,
+        created_seconds INTEGER NOT NULL,
+        revoked_seconds INTEGER
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX api_keys_by_account ON api_keys (account);
+    """,
+    # 2: answers kept for their Idempotency-Key; status is null while the first request is in flight
+    """
+    CREATE TABLE answers (
+        account TEXT NOT NULL,
+        key TEXT NOT NULL,
+        request_sha256 BLOB NOT NULL CHECK (length(request_sha256) = 32),
+        request_id TEXT NOT NULL,
+        created_seconds INTEGER NOT NULL,
+        status INTEGER,
+        media_type TEXT,
+        body BLOB,
+        PRIMARY KEY (account, key),
+        CHECK ((status IS NULL) = (body IS NULL) AND (status IS NULL) = (media_type IS NULL))
+    ) STRICT;
+    CREATE INDEX answers_by_age ON answers (created_seconds);
+    CREATE INDEX answers_by_request ON answers (request_id);
+    """,
+    # 3: requests between hold and journal, with what an event needs if their gateway dies
+    """
+    CREATE TABLE flights (
+        request_id TEXT PRIMARY KEY,
+        worker TEXT NOT NULL,
+        started_millis INTEGER NOT NULL,
+        context TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    """,
+)
+
+
+class Database:
+    """A connection that any thread may use; `transaction` is the only way to write."""
+
+    def __init__(self, path: Path, migrations: tuple[str, ...] = MIGRATIONS, synchronous: str = "FULL") -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.RLock()
+        self._connection = apsw.Connection(str(path))
+        self._connection.set_busy_timeout(10_000)
+        for pragma in ("journal_mode = WAL", f"synchronous = {synchronous}", "foreign_keys = ON"):
+            self._connection.execute(f"PRAGMA {pragma}")
+        self._migrate(migrations)
+
+    def _migrate(self, migrations: tuple[str, ...]) -> None:
+        with self.transaction() as execute:
+            [[version]] = execute("PRAGMA user_version")
+            for statements in migrations[version:]:
+                execute(statements)
+            execute(f"PRAGMA user_version = {max(version, len(migrations))}")
+
+    @contextmanager
+    def transaction(self) -> Iterator[Callable[..., list[tuple]]]:
+        """One immediate transaction: yields execute(sql, bindings) -> rows; commits at the end, rolls back on any error."""
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._rows
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    def rows(self, sql: str, *bindings: Any) -> list[tuple]:
+        """The rows of one reading statement."""
+        with self._lock:
+            return self._rows(sql, bindings)
+
+    def row(self, sql: str, *bindings: Any) -> tuple | None:
+        """The first row of one reading statement, or None."""
+        return next(iter(self.rows(sql, *bindings)), None)
+
+    def _rows(self, sql: str, bindings: tuple = ()) -> list[tuple]:
+        return list(self._connection.execute(sql, bindings))
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
