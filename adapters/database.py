@@ -44,7 +44,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[apsw.Connection]:
-        """BEGIN IMMEDIATE ... COMMIT: writers, of this and other processes, run one at a time; an exception rolls back."""
+        """BEGIN IMMEDIATE ... COMMIT; an exception rolls back. Writers, also of other processes, run one at a time."""
         with self._lock:
             self._connection.execute("BEGIN IMMEDIATE")
             try:

@@ -1,17 +1,33 @@
 """Datanets: public data sets with named contributors. Who may do what, and what each act leaves for the log."""
 
+from __future__ import annotations
+
+import builtins
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import apsw
+
+from adapters import namespaces, outbox
+from adapters.contribution import Contribution, Offer, accept, insert, parse_offer
 from adapters.database import Database
 from adapters.document import Document
-from adapters.example import ExampleLimits
-from adapters.version import DatanetVersion
+from adapters.errors import AlreadyWithdrawn, ContributionNotFound, DatanetNotFound, NotOwner, VersionNotFound
+from adapters.example import Example, ExampleLimits
+from adapters.licence import check_licence
+from adapters.names import check_name
+from adapters.policy import DEFAULT_SPLIT_PPM, check_split
+from adapters.version import AcceptedExample, DatanetVersion, VersionExample, version_document
+
+__all__ = ["Contribution", "Datanet", "DatanetStore", "VersionSummary"]
 
 
 @dataclass(frozen=True, slots=True)
 class Datanet:
-    """A Datanet as it stands. Counts are of accepted, not withdrawn, examples; `latest_version` is None before the first."""
+    """A Datanet as it stands: counts are of accepted, not withdrawn, examples.
+
+    `contributors` maps names to examples; `latest_version` is None before the first version.
+    """
 
     name: str
     owner: str
@@ -24,19 +40,6 @@ class Datanet:
     examples: int
     latest_version: str | None
     created_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Contribution:
-    digest: str
-    datanet: str
-    sequence: int
-    contributor: str
-    submitted_by: str
-    licence: str
-    examples: int
-    created_ms: int
-    withdrawn: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,8 @@ class DatanetStore:
     """
 
     def __init__(self, database: Database, limits: ExampleLimits | None = None) -> None:
-        raise NotImplementedError
+        self.database = database
+        self.limits = limits or ExampleLimits()
 
     def create(
         self,
@@ -67,63 +71,237 @@ class DatanetStore:
         title: str,
         description: str = "",
         split_ppm: Mapping[str, int] | None = None,
-    ) -> list[Document]:
+    ) -> builtins.list[Document]:
         """Claim the namespace `name` for a new Datanet; returns its `datanet` and its first `policy` document.
 
-        Raises InvalidName, InvalidLicence, InvalidPolicy, NamespaceTaken.
+        `licence` is what contributions get that name none. Raises InvalidName, InvalidLicence, InvalidPolicy,
+        NamespaceTaken.
         """
-        raise NotImplementedError
+        licence = check_licence(licence)
+        split = check_split(DEFAULT_SPLIT_PPM if split_ppm is None else split_ppm)
+        now_ms = self.database.clock()
+        described = {"name": name, "owner": owner, "licence": licence, "title": title, "description": description}
+        datanet = Document.of({"type": "datanet", **described, "created_ms": now_ms})
+        policy = _policy(name, split, owner, None, now_ms)
+        with self.database.transaction() as connection:
+            namespaces.claim(connection, name, owner, "datanet", now_ms)
+            outbox.record(connection, datanet)
+            outbox.record(connection, policy)
+            connection.execute(
+                "INSERT INTO datanets VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
+                (name, licence, title, description, now_ms, datanet.digest, policy.digest),
+            )
+        return [datanet, policy]
 
     def set_policy(self, name: str, split_ppm: Mapping[str, int], *, acting: str) -> Document:
-        """Record a new policy; it holds for versions and terms made from now on. Raises NotOwner, InvalidPolicy."""
-        raise NotImplementedError
+        """Record a new policy; it holds for versions and terms made from now on. The same split again changes nothing.
+
+        Raises DatanetNotFound, NotOwner, InvalidPolicy.
+        """
+        split = check_split(split_ppm)
+        with self.database.transaction() as connection:
+            if self._owner(name) != acting:
+                raise NotOwner(f"only its owner, {self._owner(name)}, sets the policy of {name}")
+            current = self._policy(name)
+            if current.value()["split_ppm"] == split:
+                return current
+            policy = outbox.record(connection, _policy(name, split, acting, current.digest, self.database.clock()))
+            connection.execute("UPDATE datanets SET policy = ? WHERE name = ?", (policy.digest, name))
+        return policy
 
     def contribute(
-        self, name: str, jsonl: bytes, *, acting: str, licence: str, contributor: str | None = None
+        self, name: str, jsonl: bytes, *, acting: str, licence: str | None = None, contributor: str | None = None
     ) -> Document:
         """Accept all lines of `jsonl`, or none, as one contribution of `contributor` (the acting account by default).
 
         Only the Datanet's owner may post on behalf of another contributor; the document names both. The document's
-        digest is the contribution's name. Raises DatanetNotFound, NotOwner, InvalidLicence, InvalidExample,
-        ContributionTooLarge, DuplicateExample.
+        digest is the contribution's name. `licence` defaults to the Datanet's. Raises DatanetNotFound, NotOwner,
+        InvalidLicence, InvalidExample, ContributionTooLarge, DuplicateExample.
         """
-        raise NotImplementedError
+        owner = self._owner(name)
+        contributor = check_name(acting if contributor is None else contributor, "contributor")
+        if contributor != acting and acting != owner:
+            raise NotOwner(f"only the owner of {name}, {owner}, may contribute on behalf of {contributor}")
+        licence = self.show(name).licence if licence is None else check_licence(licence)
+        examples = parse_offer(jsonl, self.limits)
+        offer = Offer(name, contributor, acting, licence, examples)
+        with self.database.transaction() as connection:
+            document = accept(connection, offer, self.database.clock())
+            outbox.record(connection, document)
+            insert(connection, document, offer)
+        return document
 
     def withdraw(self, contribution: str, *, acting: str) -> Document:
-        """Leave a contribution out of later versions; earlier versions keep it. By its contributor or the Datanet's owner.
+        """Leave a contribution out of later versions; earlier versions keep it.
 
-        Raises ContributionNotFound, NotOwner, AlreadyWithdrawn.
+        Its contributor and the Datanet's owner may. Raises ContributionNotFound, NotOwner, AlreadyWithdrawn.
         """
-        raise NotImplementedError
+        with self.database.transaction() as connection:
+            row = connection.execute(
+                "SELECT datanet, contributor, withdrawal FROM contributions WHERE digest = ?", (contribution,)
+            ).fetchone()
+            if row is None:
+                raise ContributionNotFound(f"there is no contribution {contribution}")
+            datanet, contributor, withdrawal = row
+            if acting not in (contributor, self._owner(datanet)):
+                raise NotOwner(f"only {contributor} or the owner of {datanet} may withdraw this contribution")
+            if withdrawal is not None:
+                raise AlreadyWithdrawn(f"contribution {contribution} was withdrawn before")
+            value = {"type": "withdrawal", "datanet": datanet, "contribution": contribution, "withdrawn_by": acting}
+            document = outbox.record(connection, Document.of({**value, "created_ms": self.database.clock()}))
+            connection.execute(
+                "UPDATE contributions SET withdrawal = ? WHERE digest = ?", (document.digest, contribution)
+            )
+        return document
 
     def version(self, name: str, *, acting: str) -> Document:
-        """The version of what is accepted now: made if new, the same document again otherwise.
+        """The version of what is accepted now: made if new, else the document it was made with.
 
-        The document's member `version` is the Merkle root that names the version. Any account may ask.
+        The document's member `version` is the Merkle root that names the version. Any account may ask for it.
         Raises DatanetNotFound, EmptyDatanet.
         """
-        raise NotImplementedError
+        self._owner(name)
+        with self.database.transaction() as connection:
+            rows = [AcceptedExample(*row) for row in self.database.rows(_ACCEPTED, (name,))]
+            sequence = connection.execute("SELECT count(*) + 1 FROM versions WHERE datanet = ?", (name,)).get
+            described = connection.execute("SELECT document, policy FROM datanets WHERE name = ?", (name,)).get
+            value = dict(zip(("datanet_document", "policy"), described, strict=True), sequence=sequence, made_by=acting)
+            document = version_document(name, rows, {**value, "created_ms": self.database.clock()})
+            digest = document.value()["version"]
+            known = connection.execute(
+                "SELECT document FROM versions WHERE datanet = ? AND digest = ?", (name, digest)
+            ).fetchone()
+            if known is not None:
+                document = outbox.read(self.database, known[0])
+            else:
+                outbox.record(connection, document)
+                self._insert_version(connection, document)
+            connection.execute("UPDATE datanets SET latest = ? WHERE name = ?", (digest, name))
+        return document
 
     def show(self, name: str) -> Datanet:
-        """Raises DatanetNotFound."""
-        raise NotImplementedError
+        """A Datanet as it stands. Raises DatanetNotFound."""
+        owner = self._owner(name)
+        licence, title, description, created_ms = self.database.rows(
+            "SELECT licence, title, description, created_ms FROM datanets WHERE name = ?", (name,)
+        )[0]
+        counts = dict(
+            self.database.rows(
+                "SELECT contributor, sum(examples) FROM contributions WHERE datanet = ? AND withdrawal IS NULL"
+                " GROUP BY contributor ORDER BY contributor",
+                (name,),
+            )
+        )
+        policy = self._policy(name)
+        return Datanet(
+            name=name,
+            owner=owner,
+            licence=licence,
+            title=title,
+            description=description,
+            split_ppm=policy.value()["split_ppm"],
+            policy_digest=policy.digest,
+            contributors=counts,
+            examples=sum(counts.values()),
+            latest_version=self._latest(name),
+            created_ms=created_ms,
+        )
 
-    def list(self) -> list[Datanet]:
+    def list(self) -> builtins.list[Datanet]:
         """All Datanets by name."""
-        raise NotImplementedError
+        return [self.show(name) for (name,) in self.database.rows("SELECT name FROM datanets ORDER BY name")]
 
-    def contributions(self, name: str) -> list[Contribution]:
+    def contributions(self, name: str) -> builtins.list[Contribution]:
         """In the order in which they came, withdrawn ones included. Raises DatanetNotFound."""
-        raise NotImplementedError
+        self._owner(name)
+        rows = self.database.rows(
+            "SELECT digest, datanet, sequence, contributor, submitted_by, licence, examples, created_ms,"
+            " withdrawal IS NOT NULL FROM contributions WHERE datanet = ? ORDER BY sequence",
+            (name,),
+        )
+        return [Contribution(*row) for row in rows]
 
-    def versions(self, name: str) -> list[VersionSummary]:
+    def versions(self, name: str) -> builtins.list[VersionSummary]:
         """In the order in which they were made. Raises DatanetNotFound."""
-        raise NotImplementedError
+        self._owner(name)
+        rows = self.database.rows(
+            "SELECT datanet, digest, sequence, examples, created_ms FROM versions WHERE datanet = ? ORDER BY sequence",
+            (name,),
+        )
+        return [VersionSummary(*row) for row in rows]
 
     def load(self, name: str, version: str | None = None) -> DatanetVersion:
-        """A version with its examples: by digest, or the latest. Raises DatanetNotFound, VersionNotFound."""
-        raise NotImplementedError
+        """A version with its examples: by digest, or the one asked for last. Raises DatanetNotFound, VersionNotFound."""
+        self._owner(name)
+        digest = self._latest(name) if version is None else version
+        row = self.database.row("SELECT document FROM versions WHERE datanet = ? AND digest = ?", (name, digest))
+        if digest is None or row is None:
+            raise VersionNotFound(f"{name} has no version {digest}" if digest else f"{name} has no version yet")
+        document = outbox.read(self.database, row[0])
+        examples = tuple(
+            VersionExample(digest, contributor, licence, contribution, Example.decode(content))
+            for contributor, digest, licence, contribution, content in self.database.rows(
+                _EXAMPLES, (name, version or digest)
+            )
+        )
+        policy = outbox.read(self.database, document.value()["policy"]).value()
+        return DatanetVersion(name, digest, examples, policy["split_ppm"], document.content)
 
-    def documents_after(self, sequence: int, limit: int = 1000) -> list[tuple[int, Document]]:
-        """Documents of Datanets and adapters with a higher sequence number, in the order in which they came to be."""
-        raise NotImplementedError
+    def document(self, digest: str) -> Document:
+        """A kept document, by its digest; KeyError."""
+        return outbox.read(self.database, digest)
+
+    def documents_after(self, sequence: int, limit: int = 1000) -> builtins.list[tuple[int, Document]]:
+        """Documents of Datanets and adapters with a higher sequence number; see `outbox.documents_after`."""
+        return outbox.documents_after(self.database, sequence, limit)
+
+    def _insert_version(self, connection: apsw.Connection, document: Document) -> None:
+        value = document.value()
+        name, digest = value["datanet"], value["version"]
+        connection.execute(
+            "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?)",
+            (name, digest, value["sequence"], value["examples"], value["created_ms"], document.digest),
+        )
+        connection.executemany(
+            "INSERT INTO version_contributions VALUES (?, ?, ?)",
+            ((name, digest, contribution) for contribution in value["contributions"]),
+        )
+
+    def _owner(self, name: str) -> str:
+        row = self.database.row(
+            "SELECT n.owner FROM datanets d JOIN namespaces n ON n.name = d.name WHERE d.name = ?", (name,)
+        )
+        if row is None:
+            raise DatanetNotFound(f"there is no Datanet {name}")
+        return row[0]
+
+    def _policy(self, name: str) -> Document:
+        row = self.database.row("SELECT policy FROM datanets WHERE name = ?", (name,))
+        if row is None:
+            raise DatanetNotFound(f"there is no Datanet {name}")
+        return outbox.read(self.database, row[0])
+
+    def _latest(self, name: str) -> str | None:
+        row = self.database.row("SELECT latest FROM datanets WHERE name = ?", (name,))
+        return None if row is None else row[0]
+
+
+_ACCEPTED = """
+SELECT c.contributor, e.example, c.licence, c.digest, length(x.content)
+FROM contributions c JOIN contribution_examples e ON e.contribution = c.digest JOIN examples x ON x.digest = e.example
+WHERE c.datanet = ? AND c.withdrawal IS NULL
+ORDER BY c.sequence
+"""
+
+_EXAMPLES = """
+SELECT c.contributor, e.example, c.licence, c.digest, x.content
+FROM version_contributions v JOIN contributions c ON c.digest = v.contribution
+JOIN contribution_examples e ON e.contribution = c.digest JOIN examples x ON x.digest = e.example
+WHERE v.datanet = ? AND v.version = ?
+ORDER BY c.contributor, e.example
+"""
+
+
+def _policy(datanet: str, split_ppm: Mapping[str, int], set_by: str, previous: str | None, now_ms: int) -> Document:
+    value = {"type": "policy", "datanet": datanet, "split_ppm": split_ppm, "set_by": set_by, "previous": previous}
+    return Document.of({**value, "created_ms": now_ms})

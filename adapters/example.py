@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from adapters.canonical import canonical_json
+from adapters.canonical import canonical_json, parse_canonical
 from adapters.digests import digest
 from adapters.errors import ContributionTooLarge, InvalidDocument, InvalidExample
 
@@ -62,6 +62,11 @@ class Example:
             return cls(messages=_messages(value["messages"]))
         strings = {key: _text(key, item) for key, item in value.items()}
         return cls(**strings)
+
+    @classmethod
+    def decode(cls, content: bytes) -> "Example":
+        """The example of canonical bytes; ValueError or InvalidDocument when they are no such thing."""
+        return cls.of(parse_canonical(content))
 
     def value(self) -> dict[str, Any]:
         """The JSON value, as in the line it came from."""

@@ -7,26 +7,56 @@ contributions.jsonl     the contribution documents, one a line, in the order of 
 examples.jsonl          {"contribution","contributor","example","licence","value"}, one a line, in canonical order
 """
 
+import os
+import tarfile
+import tempfile
+from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
+from adapters.canonical import canonical_json
 from adapters.datanet import DatanetStore
+from adapters.errors import ExportMismatch
+from adapters.verify import FILES, check_export
 from adapters.version import DatanetVersion
 
 
 def export_directory(store: DatanetStore, datanet: str, directory: Path, version: str | None = None) -> str:
-    """Write a version (the latest by default) into `directory`, which must not exist; returns the version digest."""
-    raise NotImplementedError
+    """Write a version (the latest by default) into `directory`, which must not exist; returns the version digest.
+
+    Written beside it and renamed: a crash leaves no half export. Raises DatanetNotFound, VersionNotFound, OSError.
+    """
+    exported = store.load(datanet, version)
+    if directory.exists():
+        raise FileExistsError(f"{directory} exists")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as building:
+        target = Path(building) / "export"
+        target.mkdir(mode=0o755)
+        for name, content in _files(store, exported).items():
+            (target / name).write_bytes(content)
+        os.rename(target, directory)
+    return exported.digest
 
 
 def export_tar(store: DatanetStore, datanet: str, out: BinaryIO, version: str | None = None) -> str:
     """Write the same files as an uncompressed tar, byte for byte the same for the same version; returns the digest."""
-    raise NotImplementedError
+    exported = store.load(datanet, version)
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, content in _files(store, exported).items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, BytesIO(content))
+    return exported.digest
 
 
 def load_export(path: Path) -> DatanetVersion:
-    """Read an export (directory or tar), check it as `verify_export` does, and return the version with its examples."""
-    raise NotImplementedError
+    """Read an export (directory or tar), check it as `verify_export` does, and return the version with its examples.
+
+    Raises ExportMismatch, and FileNotFoundError when there is nothing at `path`.
+    """
+    return check_export(_read_directory(path) if path.is_dir() else _read_tar(path))
 
 
 def verify_export(path: Path) -> str:
@@ -34,4 +64,46 @@ def verify_export(path: Path) -> str:
 
     Raises ExportMismatch, naming the file and line, when anything disagrees.
     """
-    raise NotImplementedError
+    return load_export(path).digest
+
+
+def _files(store: DatanetStore, version: DatanetVersion) -> Mapping[str, bytes]:
+    lines = [
+        canonical_json(
+            {
+                "contribution": item.contribution,
+                "contributor": item.contributor,
+                "example": item.digest,
+                "licence": item.licence,
+                "value": item.example.value(),
+            }
+        )
+        for item in version.examples
+    ]
+    value = version.value()
+    contributions = [store.document(digest).content for digest in value["contributions"]]
+    return {
+        "version.json": version.document,
+        "datanet.json": store.document(value["datanet_document"]).content,
+        "policy.json": store.document(value["policy"]).content,
+        "contributions.jsonl": b"".join(line + b"\n" for line in contributions),
+        "examples.jsonl": b"".join(line + b"\n" for line in lines),
+    }
+
+
+def _read_directory(path: Path) -> dict[str, bytes]:
+    return {name: (path / name).read_bytes() for name in FILES if (path / name).is_file()}
+
+
+def _read_tar(path: Path) -> dict[str, bytes]:
+    """The files of an export's tar; others are left unread, and nothing is extracted to disk."""
+    files: dict[str, bytes] = {}
+    try:
+        with tarfile.open(path, mode="r:") as archive:
+            for entry in archive:
+                content = archive.extractfile(entry) if entry.isreg() and entry.name in FILES else None
+                if content is not None:
+                    files[entry.name] = content.read()
+    except tarfile.TarError as error:
+        raise ExportMismatch(f"{path.name}: not an uncompressed tar: {error}") from None
+    return files

@@ -20,15 +20,13 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 def merkle_root(leaves: Iterable[bytes]) -> bytes:
     """The 32-byte root, in one pass and O(log n) memory: a stack of perfect subtrees, as in a binary counter."""
     stack: list[bytes] = []
-    count = 0
-    for leaf in leaves:
+    for count, leaf in enumerate(leaves):
         node = leaf_hash(leaf)
         carry = count
         while carry & 1:
             node = node_hash(stack.pop(), node)
             carry >>= 1
         stack.append(node)
-        count += 1
     if not stack:
         return hashlib.sha256(b"").digest()
     root = stack.pop()
@@ -54,7 +52,7 @@ def inclusion_path(leaves: Sequence[bytes], index: int) -> list[bytes]:
 
 
 def root_from_path(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes | None:
-    """The root that `path` leads to from `leaf`, or None when the path's length does not fit (RFC 9162 section 2.1.3.2)."""
+    """The root that `path` leads to from `leaf`; None when the path does not fit (RFC 9162 section 2.1.3.2)."""
     if not 0 <= index < size:
         return None
     node, last, remaining = leaf_hash(leaf), size - 1, list(path)

@@ -25,7 +25,8 @@ CREATE TABLE datanets (
     description TEXT NOT NULL,
     created_ms INTEGER NOT NULL,
     document TEXT NOT NULL REFERENCES documents (digest),
-    policy TEXT NOT NULL REFERENCES documents (digest)
+    policy TEXT NOT NULL REFERENCES documents (digest),
+    latest TEXT                                -- the version asked for last
 ) STRICT;
 
 CREATE TABLE contributions (

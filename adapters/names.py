@@ -29,7 +29,7 @@ class ModelName:
 
     @classmethod
     def parse(cls, text: str) -> "ModelName":
-        """Raises InvalidName unless `text` is one segment, a slash, an adapter name and optionally a colon and a tag."""
+        """Raises InvalidName unless `text` is a segment, a slash, an adapter name and perhaps a colon and a tag."""
         namespace, slash, rest = text.partition("/")
         adapter, colon, tag = rest.partition(":")
         if not slash:

@@ -1,11 +1,14 @@
 """A Datanet version: an immutable set of examples, named by a Merkle root. See docs/formats/datanet-version.md."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
-from adapters.canonical import canonical_json
+from adapters.canonical import canonical_json, parse_canonical
 from adapters.digests import PREFIX
+from adapters.document import Document
+from adapters.errors import EmptyDatanet
 from adapters.example import Example
 from adapters.merkle import merkle_root
 
@@ -34,6 +37,10 @@ class DatanetVersion:
     split_ppm: Mapping[str, int]
     document: bytes
 
+    def value(self) -> dict[str, Any]:
+        """The members of the version document."""
+        return parse_canonical(self.document)
+
     @cached_property
     def contributors(self) -> tuple[str, ...]:
         """Sorted and unique: the order of a head's rows."""
@@ -53,3 +60,41 @@ def version_digest(datanet: str, examples: Iterable[tuple[str, str, str]]) -> st
     """The digest of (contributor, example digest, licence) triples, in any order."""
     leaves = (leaf(datanet, contributor, example, licence) for contributor, example, licence in sorted(examples))
     return PREFIX + merkle_root(leaves).hex()
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedExample:
+    """What a version is made of; `size` in bytes of canonical JSON."""
+
+    contributor: str
+    example: str
+    licence: str
+    contribution: str
+    size: int
+
+
+def version_document(datanet: str, accepted: Sequence[AcceptedExample], further: Mapping[str, object]) -> Document:
+    """The document of the version that holds `accepted`, which is ordered by contribution, and nothing else.
+
+    `further` gives the members that do not follow from it: sequence, datanet_document, policy, made_by, created_ms.
+    Raises EmptyDatanet when nothing is accepted.
+    """
+    if not accepted:
+        raise EmptyDatanet(f"{datanet} holds no accepted example")
+    return Document.of({**further, "type": "datanet-version", "datanet": datanet, **version_facts(datanet, accepted)})
+
+
+def version_facts(datanet: str, accepted: Sequence[AcceptedExample]) -> dict[str, object]:
+    """The members of a version document that follow from its examples."""
+    counts: dict[str, dict[str, int]] = {}
+    for item in accepted:
+        count = counts.setdefault(item.contributor, {"examples": 0, "bytes": 0})
+        count["examples"] += 1
+        count["bytes"] += item.size
+    return {
+        "version": version_digest(datanet, ((item.contributor, item.example, item.licence) for item in accepted)),
+        "examples": len(accepted),
+        "contributors": counts,
+        "licences": sorted({item.licence for item in accepted}),
+        "contributions": list(dict.fromkeys(item.contribution for item in accepted)),
+    }
