@@ -1,0 +1,182 @@
+"""Starts the engine process: vLLM's own OpenAI server, embedded, behind a Unix socket, with our hooks.
+
+    python -m gateway.engine.launcher --data DIR --model DIR [--name NAME] [vLLM options...]
+"""
+
+import argparse
+import asyncio
+import ctypes
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+PR_SET_PDEATHSIG = 1
+CPU_DEFAULTS = {
+    "--dtype": "float32",
+    "--max-model-len": "2048",
+    "--max-num-seqs": "64",
+    "--max-num-batched-tokens": "2048",
+    "--max-lora-rank": "16",
+    "--max-cpu-loras": "64",
+}
+DEFAULT_SLOTS = 8
+
+
+def parse_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Our options, and the rest, which is vLLM's."""
+    parser = argparse.ArgumentParser(prog="gateway.engine.launcher", description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="the gateway's data directory")
+    parser.add_argument("--model", required=True, help="base model: a directory or a hub id")
+    parser.add_argument("--name", help="name the base model is served under")
+    parser.add_argument("--slots", type=int, default=DEFAULT_SLOTS, help="adapters that can share one step")
+    parser.add_argument("--no-attribution", action="store_true", help="serve without scores: the benchmark's baseline")
+    parser.add_argument("--compile", action="store_true", help="let vLLM compile the model (slower start on CPU)")
+    return parser.parse_known_args(argv)
+
+
+def base_name(model: str, name: str | None) -> str:
+    """The served name: given, or recorded beside the model, or the last part of its path."""
+    recorded = Path(model) / "base.json"
+    if name is None and recorded.exists():
+        return json.loads(recorded.read_text())["name"]
+    return name or Path(model).name.lower()
+
+
+def prepare_environment(options: argparse.Namespace) -> None:
+    """Settings vLLM and the plugin read from the environment, before either is imported."""
+    os.environ |= {
+        "OPENLEDGER_ENGINE": "1",
+        "OPENLEDGER_ADAPTERS": str(options.data / "adapters"),
+        "OPENLEDGER_ATTRIBUTION": "0" if options.no_attribution else "1",
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
+        "VLLM_PLUGINS": "openledger",
+        "VLLM_USE_V2_MODEL_RUNNER": "0",  # the hook is written for the V1 runner
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+    }
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    if Path(options.model).is_dir():
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def vllm_arguments(options: argparse.Namespace, extra: list[str]) -> list[str]:
+    """The command line given to vLLM's own parser; `extra` comes last and so wins."""
+    from vllm.platforms import current_platform
+
+    from gateway.engine.slots import reserved_slots
+
+    arguments = ["--model", options.model, "--served-model-name", base_name(options.model, options.name)]
+    arguments += ["--enable-lora", "--max-loras", str(options.slots + reserved_slots()), "--disable-uvicorn-access-log"]
+    arguments += ["--enable-prompt-tokens-details"]
+    if current_platform.is_cpu():
+        given = {argument.split("=")[0] for argument in extra}
+        arguments += [part for option, value in CPU_DEFAULTS.items() if option not in given for part in (option, value)]
+        arguments += [] if options.compile else ["--enforce-eager"]
+    if not options.no_attribution:
+        arguments += ["--worker-cls", "gateway.engine.worker.AttributingCPUWorker"]
+        arguments += ["--scheduler-cls", "gateway.engine.scheduler.AttributionAsyncScheduler"]
+    return arguments + extra
+
+
+def die_with_parent() -> None:
+    """Asks the kernel to end this process when its parent is gone, so a killed supervisor leaves nothing behind."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def listen(path: Path) -> socket.socket:
+    """A Unix socket at `path` that only this user may connect to; a stale one of a killed engine is replaced."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    path.chmod(0o600)
+    return listener
+
+
+def hook_output_processor(meter: Any) -> None:
+    """Meters every token where vLLM's API process first sees it."""
+    from vllm.v1.engine.output_processor import OutputProcessor, RequestState
+
+    make_output, process = RequestState.make_request_output, OutputProcessor.process_outputs
+
+    def metered_output(self: Any, new_token_ids: Any, pooling_output: Any, finish_reason: Any, *args: Any, **kw: Any) -> Any:
+        if pooling_output is None:
+            meter.record(self, new_token_ids, finish_reason)
+        return make_output(self, new_token_ids, pooling_output, finish_reason, *args, **kw)
+
+    def counted_outputs(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return process(self, *args, **kwargs)
+        finally:
+            meter.flush()
+
+    RequestState.make_request_output = metered_output
+    OutputProcessor.process_outputs = counted_outputs
+
+
+async def serve(options: argparse.Namespace, extra: list[str]) -> None:
+    """Builds vLLM's engine client and application, adds ours, and serves until SIGTERM."""
+    from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    from vllm.entrypoints.launchers.api_server.entry import build_async_engine_client
+    from vllm.entrypoints.launchers.app import build_app
+    from vllm.entrypoints.launchers.launcher import serve_http
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    from gateway.engine.api import MeteringMiddleware, router
+    from gateway.engine.meter import Meter
+    from gateway.engine.tally import TallyWriter
+
+    directory = options.data / "engine"
+    directory.mkdir(parents=True, exist_ok=True)
+    args = make_arg_parser(FlexibleArgumentParser()).parse_args(vllm_arguments(options, extra))
+    meter = Meter(TallyWriter(directory / "tally"))
+    hook_output_processor(meter)
+    async with build_async_engine_client(args) as client:
+        tasks = await client.get_supported_tasks()
+        app = build_app(args, tasks, client.model_config)
+        app.include_router(router)
+        # vLLM has already built its middleware stack, so ours goes around it.
+        app.middleware_stack = MeteringMiddleware(app.middleware_stack or app.build_middleware_stack(), meter)
+        app.state.meter = meter
+        app.state.engine_facts = engine_facts(options, client)
+        await init_app_state(client, app.state, args, tasks)
+        listener = listen(directory / "engine.sock")
+        try:
+            shutdown = await serve_http(app, sock=listener, port=0, log_level="warning", access_log=False)
+        finally:
+            (directory / "engine.sock").unlink(missing_ok=True)
+    await shutdown
+
+
+def engine_facts(options: argparse.Namespace, client: Any) -> dict[str, Any]:
+    """What does not change while this engine runs."""
+    import torch
+    import vllm
+
+    config = client.vllm_config
+    return {
+        "model": base_name(options.model, options.name),
+        "max_model_len": config.model_config.max_model_len,
+        "max_lora_rank": config.lora_config.max_lora_rank,
+        "vllm": vllm.__version__,
+        "torch": torch.__version__,
+    }
+
+
+def main() -> None:
+    die_with_parent()
+    options, extra = parse_options(sys.argv[1:])
+    options.data = options.data.resolve()
+    prepare_environment(options)
+    import uvloop
+
+    uvloop.run(serve(options, extra))
+
+
+if __name__ == "__main__":
+    main()

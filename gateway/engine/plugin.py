@@ -1,0 +1,82 @@
+"""vLLM's `general_plugins` entry point: every line that reaches into vLLM's classes is here or in worker.py and scheduler.py.
+
+Loaded in the API process, the engine core and each worker, before the model is built. Written against vLLM 0.32; does nothing
+unless our launcher started the process, so that a bare vLLM in the same environment stays bare.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+ENABLED = "OPENLEDGER_ENGINE"
+ADAPTERS = "OPENLEDGER_ADAPTERS"
+ATTRIBUTION = "OPENLEDGER_ATTRIBUTION"
+
+_registered = False
+
+
+def register() -> None:
+    """Installs the hooks once per process."""
+    global _registered
+    if _registered or not os.environ.get(ENABLED):
+        return
+    _registered = True
+    _reserve_empty_slot()
+    _register_resolver(Path(os.environ[ADAPTERS]))
+    if attribution_enabled():
+        _tap_lora_operations()
+        _load_heads_with_adapters()
+
+
+def attribution_enabled() -> bool:
+    """False when the launcher was told `--no-attribution`, the baseline of the paired benchmark."""
+    return os.environ.get(ATTRIBUTION, "1") == "1"
+
+
+def _tap_lora_operations() -> None:
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu():
+        name = "gateway.engine.punica.TappedPunicaWrapperCPU"
+        type(current_platform).get_punica_wrapper = classmethod(lambda cls: name)
+
+
+def _reserve_empty_slot() -> None:
+    from vllm.lora.model_manager import LoRAModelManager
+
+    from gateway.engine.slots import reserved_slots
+
+    LoRAModelManager.lora_slots = property(lambda self: self.lora_config.max_loras - reserved_slots())
+
+
+def _register_resolver(adapters: Path) -> None:
+    from vllm.lora.resolver import LoRAResolverRegistry
+
+    from gateway.engine.resolver import DigestResolver
+
+    LoRAResolverRegistry.register_resolver("openledger", DigestResolver(adapters))
+
+
+def _load_heads_with_adapters() -> None:
+    """A head is read before its adapter becomes visible, and dropped when vLLM's host cache lets the adapter go."""
+    from vllm.lora.model_manager import LoRAModelManager
+    from vllm.lora.worker_manager import WorkerLoRAManager
+
+    load, deactivate = WorkerLoRAManager._load_adapter, LoRAModelManager.deactivate_adapter
+
+    def load_with_head(self: Any, request: Any) -> Any:
+        lora = load(self, request)
+        heads = getattr(self, "openledger_heads", None)
+        if heads is not None:
+            heads.load(request.lora_int_id, Path(request.lora_path))
+            self._adapter_manager.openledger_heads = heads
+        return lora
+
+    def deactivate_with_head(self: Any, adapter_id: int) -> bool:
+        heads = getattr(self, "openledger_heads", None)
+        if heads is not None and adapter_id not in self._registered_adapters:
+            heads.drop(adapter_id)
+        return deactivate(self, adapter_id)
+
+    WorkerLoRAManager._load_adapter = load_with_head
+    LoRAModelManager.deactivate_adapter = deactivate_with_head

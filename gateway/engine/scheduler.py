@@ -1,0 +1,36 @@
+"""The vLLM scheduler that hands each request the scores of its tokens."""
+
+from copy import copy
+from typing import Any
+
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.scheduler import Scheduler
+
+from gateway.engine.slots import reserved_slots
+
+
+class _Attribution:
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if self.lora_config is not None:
+            # The slot kept empty for base-model rows is not there for the scheduler either.
+            self.lora_config = copy(self.lora_config)
+            self.lora_config.max_loras -= reserved_slots()
+
+    def update_from_output(self, scheduler_output: Any, model_runner_output: Any) -> Any:
+        """vLLM's, with each output's scores in the array field that rides to the API process."""
+        outputs = super().update_from_output(scheduler_output, model_runner_output)  # type: ignore[misc]
+        scores = getattr(model_runner_output, "attribution", None)
+        if scores is not None:
+            for client_outputs in outputs.values():
+                for output in client_outputs.outputs:
+                    output.routed_experts = scores.of(output.request_id, len(output.new_token_ids))
+        return outputs
+
+
+class AttributionScheduler(_Attribution, Scheduler):
+    """For synchronous scheduling."""
+
+
+class AttributionAsyncScheduler(_Attribution, AsyncScheduler):
+    """For asynchronous scheduling, vLLM's default where the executor supports it."""

@@ -1,0 +1,116 @@
+"""Scores the tokens sampled in one engine step against the contributors of their adapters.
+
+    score_c = u^T K[c,l] h_l summed over taps l            (docs/ARCHITECTURE.md, "The score")
+
+Two halves bracket vLLM's sampler: `capture` keeps what the sampler is about to change (the raw logits), `score` needs the
+token it chose.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from gateway.engine.heads import HeadStore
+from gateway.engine.taps import TapBuffer
+from kernels.ops import attribution_scores, readout_direction
+
+MICRO_NATS = 1_000_000
+
+
+@dataclass(frozen=True)
+class StepScores:
+    """Signed integer micro-nats of one step: `rows` maps a vLLM request id to (first row, contributors)."""
+
+    scores: np.ndarray
+    rows: dict[str, tuple[int, int]]
+
+    def of(self, request_id: str, tokens: int) -> np.ndarray | None:
+        """int64 [tokens, contributors] of a request's first `tokens` emitted tokens; None if it was not scored."""
+        if request_id not in self.rows or not tokens:
+            return None
+        start, width = self.rows[request_id]
+        return self.scores[start : start + tokens, :width]
+
+
+@dataclass(frozen=True)
+class SampledRequest:
+    """One request of the step: its first logits row, how many rows it has (1 + draft tokens), and its adapter."""
+
+    request_id: str
+    index: int
+    first_row: int
+    rows: int
+    adapter_id: int
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The captured rows of all requests on one adapter."""
+
+    requests: list[SampledRequest]
+    adapter_id: int
+    logits: torch.Tensor
+    normed: torch.Tensor
+    h: torch.Tensor
+
+
+class StepScorer:
+    """Attribution of one worker; keeps nothing from one step to the next."""
+
+    def __init__(self, heads: HeadStore, taps: TapBuffer):
+        self.heads = heads
+        self.taps = taps
+        self._groups: list[_Group] = []
+        self._result: StepScores | None = None
+
+    def capture(
+        self, requests: list[SampledRequest], logits: torch.Tensor, normed: torch.Tensor, positions: torch.Tensor
+    ) -> None:
+        """Copies raw logits, final-norm outputs and h of the rows whose adapter has a head.
+
+        logits [rows, vocab] and normed [rows, D] are the step's sampled rows, positions [rows] their token positions in
+        the batch. The logits must be copied: penalties, temperature and grammar masks change them in place.
+        """
+        self._groups, self._result = [], None
+        by_adapter: dict[int, list[SampledRequest]] = {}
+        for request in requests:
+            if self.heads.get(request.adapter_id) is not None:
+                by_adapter.setdefault(request.adapter_id, []).append(request)
+        for adapter_id, members in by_adapter.items():
+            head, taps = self.heads.get(adapter_id)  # type: ignore[misc]
+            rows = torch.tensor([r.first_row + i for r in members for i in range(r.rows)])
+            h = self.taps.gather(taps, positions[rows], head.rank)
+            self._groups.append(_Group(members, adapter_id, logits[rows].float(), normed[rows].float(), h))
+
+    def score(self, sampled: torch.Tensor) -> None:
+        """Scores the captured rows; sampled [requests, 1 + draft tokens] are the emitted ids, -1 where rejected."""
+        if not self._groups:
+            return
+        blocks: list[torch.Tensor] = []
+        rows: dict[str, tuple[int, int]] = {}
+        start = 0
+        for group in self._groups:
+            head, _ = self.heads.get(group.adapter_id)  # type: ignore[misc]
+            W_P, P_over_g = self.heads.projection(head)
+            emitted = torch.cat([sampled[r.index, : r.rows] for r in group.requests]).long().clamp_min(0)
+            u = readout_direction(group.logits, emitted, group.normed, W_P, P_over_g)
+            slot = torch.zeros(len(emitted), dtype=torch.int64)
+            blocks.append(attribution_scores(u, group.h, head.K[None], slot))
+            for request in group.requests:
+                rows[request.request_id] = (start, len(head.contributors))
+                start += request.rows
+        self._result = StepScores(_fixed_point(blocks), rows)
+        self._groups = []
+
+    def take(self) -> StepScores | None:
+        """The scores of this step, once."""
+        result, self._result = self._result, None
+        return result
+
+
+def _fixed_point(blocks: list[torch.Tensor]) -> np.ndarray:
+    """Rounds scores in nats to int64 micro-nats, blocks of different widths stacked with zero padding."""
+    width = max(block.shape[1] for block in blocks)
+    padded = [torch.nn.functional.pad(block, (0, width - block.shape[1])) for block in blocks]
+    return torch.round(torch.cat(padded).double() * MICRO_NATS).to(torch.int64).numpy()

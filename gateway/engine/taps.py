@@ -1,0 +1,51 @@
+"""The static buffer in which every LoRA module leaves its shrink output `h = A x`.
+
+vLLM's CPU path allocates that buffer anew in every call; handing it a slice of ours instead makes the tap free of copies.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+Slices = tuple[int, ...]
+
+
+class TapBuffer:
+    """h of every tapped module for the tokens of the current step: [taps, max_tokens, max_rank], fp32.
+
+    `modules` maps the address of a module's stacked `lora_a` (the only name the LoRA operation knows it by) to its
+    tap rows: one for a plain linear layer, three for a packed q/k/v projection.
+    """
+
+    def __init__(self, names: Sequence[str], modules: Mapping[int, Slices], max_tokens: int, max_rank: int):
+        self.index = {name: row for row, name in enumerate(names)}
+        self._modules = dict(modules)
+        self.h = torch.zeros(len(names), max_tokens, max_rank, dtype=torch.float32)
+
+    def buffers(self, address: int, tokens: int) -> tuple[torch.Tensor, ...] | None:
+        """Zeroed views [tokens, max_rank], one per slice of the module at `address`; None for an untapped module."""
+        rows = self._modules.get(address)
+        if rows is None:
+            return None
+        return tuple(self.h[row, :tokens].zero_() for row in rows)
+
+    def gather(self, taps: torch.Tensor, tokens: torch.Tensor, rank: int) -> torch.Tensor:
+        """h at the given token positions: [tokens, taps, rank]."""
+        return self.h[taps[:, None], tokens[None, :], :rank].transpose(0, 1)
+
+
+def tap_modules(lora_modules: Mapping[str, object], packed: Mapping[str, Sequence[str]]) -> tuple[list[str], dict[int, Slices]]:
+    """Names of all taps in PEFT's naming, and which rows each LoRA layer fills.
+
+    `lora_modules` are the LoRA layers by vLLM's name, `packed` the PEFT names merged into one layer.
+    """
+    names: list[str] = []
+    rows: dict[int, Slices] = {}
+    for name, module in lora_modules.items():
+        stacked = getattr(module, "lora_a_stacked", None)
+        parts = list(packed.get(name, (name,)))
+        if not isinstance(stacked, tuple) or len(stacked) != len(parts):
+            continue
+        rows[stacked[0].data_ptr()] = tuple(range(len(names), len(names) + len(parts)))
+        names += parts
+    return names, rows
