@@ -1,7 +1,7 @@
 """The gateway's settings: one frozen dataclass, read from the environment once, checked at construction, passed in."""
 
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from gateway.errors import ConfigurationError
@@ -12,6 +12,8 @@ class Settings:
     """Every field is read from OPENLEDGER_<NAME>; `from_environment` also honours the short DATA, HOST and PORT."""
 
     data: Path = Path("data")
+    base: str = ""  # directory of the base model; data/base when empty
+    base_name: str = ""  # name it is served under; what base.json says when empty
     host: str = "127.0.0.1"
     port: int = 8000
     workers: int = 1
@@ -22,7 +24,6 @@ class Settings:
     max_choices: int = 16  # n times the number of prompts
     requests_per_minute: int = 6_000  # per API key
     tokens_per_minute: int = 4_000_000  # per API key, prompt and completion together
-    settlement_window_seconds: int = 3_600
     engine_connect_seconds: float = 5.0
     engine_silence_seconds: float = 300.0  # longest wait between two bytes of one answer
     recovery_period_seconds: float = 15.0
@@ -46,7 +47,8 @@ class Settings:
             raw = os.environ.get(f"OPENLEDGER_{name}", short)
             if raw is not None and field.name not in overrides:
                 values[field.name] = _parse(f"OPENLEDGER_{name}", raw, field.type)
-        return cls(**values, **overrides)
+        settings = cls(**values, **overrides)
+        return replace(settings, data=settings.data.resolve())
 
     def environment(self) -> dict[str, str]:
         """The variables from which a child process reads the same settings back."""
@@ -61,8 +63,16 @@ class Settings:
         return f"http://{host}:{self.port}/v1"
 
     @property
+    def base_directory(self) -> Path:
+        return Path(self.base) if self.base else self.data / "base"
+
+    @property
     def engine_socket(self) -> Path:
         return self.data / "engine" / "engine.sock"
+
+    @property
+    def tally_directory(self) -> Path:
+        return self.data / "engine" / "tally"
 
     @property
     def operator_key_file(self) -> Path:

@@ -43,14 +43,14 @@ MIGRATIONS = (
     CREATE INDEX answers_by_age ON answers (created_seconds);
     CREATE INDEX answers_by_request ON answers (request_id);
     """,
-    # 3: requests between hold and journal, with what an event needs if their gateway dies
+    # 3: the terms of each adapter, composed once when it is registered; how far registry documents went to the log
     """
-    CREATE TABLE flights (
-        request_id TEXT PRIMARY KEY,
-        worker TEXT NOT NULL,
-        started_millis INTEGER NOT NULL,
-        context TEXT NOT NULL
+    CREATE TABLE terms (
+        adapter TEXT PRIMARY KEY,
+        document BLOB NOT NULL
     ) STRICT, WITHOUT ROWID;
+    CREATE TABLE published (sequence INTEGER NOT NULL) STRICT;
+    INSERT INTO published VALUES (0);
     """,
 )
 

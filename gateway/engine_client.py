@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +21,6 @@ class EngineLost(Exception):
     """The engine broke off after it took the request: tokens may have been generated, the tally knows."""
 
 
-@dataclass(frozen=True)
-class EngineFacts:
-    """What the engine says of itself, asked anew whenever it was restarted."""
-
-    base: str  # the name that it serves the base model under
-    base_digest: str
-    max_model_len: int
-    document: dict[str, Any]  # all of GET /openledger/engine
-
-
 class EngineClient:
     """One connection pool to one engine. Raises EngineUnavailable when nothing was started, EngineLost when in doubt."""
 
@@ -43,6 +32,7 @@ class EngineClient:
             ),
             timeout=httpx.Timeout(silence_seconds, connect=connect_seconds),
         )
+        self._context_length: int | None = None
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -54,25 +44,28 @@ class EngineClient:
         except httpx.HTTPError:
             return False
 
-    async def facts(self) -> EngineFacts:
-        """Base model, context length and the rest of what the engine publishes."""
-        document = await self._get("/openledger/engine")
-        models = (await self._get("/v1/models"))["data"]
-        own = next(model for model in models if not model.get("parent"))
-        return EngineFacts(own["id"], document["base_digest"], own["max_model_len"], document)
+    async def facts(self) -> dict[str, Any]:
+        """What the engine publishes of itself: model, versions, slots, resident adapters."""
+        return await self._get("/openledger/engine")
 
-    async def count_prompt_tokens(self, base: str, generation: Generation) -> int:
-        """Exact prompt tokens of a request, over all its prompts, from the engine's own tokenizer and chat template."""
+    async def context_length(self) -> int:
+        """Tokens that a prompt and its completion may have together; a restarted engine has the same."""
+        if self._context_length is None:
+            models = (await self._get("/v1/models"))["data"]
+            self._context_length = next(model["max_model_len"] for model in models if not model.get("parent"))
+        return self._context_length
+
+    async def count_prompts(self, base: str, generation: Generation) -> list[int]:
+        """Exact tokens of each prompt of a request, from the engine's own tokenizer and chat template."""
         if generation.kind == "chat":
             shaping = {k: v for k, v in generation.passed.items() if k in PROMPT_SHAPING}
-            return await self._tokenize({"model": base, "messages": generation.passed["messages"], **shaping})
+            return [await self._tokenize({"model": base, "messages": generation.passed["messages"], **shaping})]
         prompt = generation.passed["prompt"]
         prompts = prompt if isinstance(prompt, list) and not isinstance(prompt[0], int) else [prompt]
-        counts = [
+        return [
             len(one) if isinstance(one, list) else await self._tokenize({"model": base, "prompt": one})
             for one in prompts
         ]
-        return sum(counts)
 
     async def generate(self, kind: str, body: dict[str, Any], request_id: str) -> dict[str, Any]:
         """The whole answer of a request that does not stream. Raises the translated error when the engine refuses."""
@@ -113,7 +106,7 @@ class EngineClient:
             pass  # a dead engine generates no more tokens; the stream's reader learns of it by itself
 
     async def generated(self, request_id: str) -> dict[str, Any] | None:
-        """The METER of a finished request, None when the engine knows none. Raises EngineUnavailable."""
+        """The totals of a request (`final` once it ended), None when the engine knows none. Raises EngineUnavailable."""
         try:
             response = await self._http.get(f"/openledger/generated/{request_id}", timeout=10)
         except httpx.HTTPError:

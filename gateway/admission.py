@@ -1,0 +1,143 @@
+"""Admission: everything that is decided before the engine is asked, ending in one atomic hold of the worst case.
+
+The prompt is counted by the engine's own tokenizer (one extra call, about 1 ms): a bound from bytes would have to guess what
+the chat template and tools add, and guessing low would let a wallet be overdrawn.
+"""
+
+import hashlib
+import secrets
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+from metering.ledger import Ledger
+from metering.pricebook import worst_case_nanos
+from metering.status import Status
+
+from gateway.accounts import Caller
+from gateway.catalog import ServedModel
+from gateway.engine_client import PATHS
+from gateway.errors import ContextLengthExceeded, InsufficientCredit, StoreStopped
+from gateway.flights import Ticket
+from gateway.limits import Standing
+from gateway.parameters import Generation
+from gateway.services import Services
+
+SHORT_OF_CREDIT = (Status.INSUFFICIENT_CREDIT, Status.DEBIT_ACCOUNT_UNKNOWN)
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A request that was let in: its ticket, what it asked, what serves it and what its key has left."""
+
+    ticket: Ticket
+    generation: Generation
+    model: ServedModel
+    standing: Standing | None
+
+    @property
+    def engine_body(self) -> dict[str, Any]:
+        """What the engine is sent; it always streams usage in band, so the client's stream options stay here."""
+        generation = self.generation
+        limit = "max_completion_tokens" if generation.kind == "chat" else "max_tokens"
+        return {
+            **generation.passed,
+            "model": self.model.engine_name,
+            "n": generation.n,
+            "stream": generation.stream,
+            limit: generation.max_tokens,
+        }
+
+
+async def admit(
+    services: Services,
+    caller: Caller,
+    generation: Generation,
+    request_id: str,
+    *,
+    model: ServedModel | None = None,
+    idempotency_key: str | None = None,
+    purpose: str = "serve",
+) -> Admitted:
+    """Lets a request in, or raises: StoreStopped, ModelNotFound, ContextLengthExceeded, RateLimited, InsufficientCredit,
+    or the engine's refusal. `model` spares the look-up by name (a canary has no name yet); a canary costs nothing.
+    """
+    if not services.journal.can_accept():
+        raise StoreStopped("The usage journal cannot take events now.", retry_after_seconds=5)
+    served = model or await services.call(services.catalog.resolve, generation.model)
+    prompts = await services.engine.count_prompts(services.catalog.base.name, generation)
+    context_length = await services.engine.context_length()
+    limit = completion_limit(
+        max(prompts), generation.max_tokens, services.settings.default_max_tokens, context_length
+    )
+    completion_tokens = limit * generation.choices
+    standing = None
+    if purpose == "serve":
+        standing = await services.call(services.limits.admit, caller.key_id, sum(prompts) + completion_tokens)
+    ticket = Ticket(
+        request_id=request_id,
+        account=caller.account,
+        key_id=caller.key_id,
+        endpoint=PATHS[generation.kind],
+        model=served.name,
+        base=served.base,
+        adapter=served.adapter_digest,
+        head=served.head,
+        terms=served.terms.digest,
+        price_book=services.prices.digest,
+        prompt_tokens=sum(prompts),
+        reserved_tokens=sum(prompts) + completion_tokens if standing else 0,
+        salt=secrets.token_hex(32),
+        started_us=time.time_ns() // 1000,
+        purpose=purpose,
+        idempotency_key_digest=_digest(idempotency_key),
+    )
+    amount_nanos = 0
+    if purpose == "serve":
+        amount_nanos = worst_case_nanos(services.prices, served.adapter_digest, sum(prompts), completion_tokens)
+    await services.call(_hold, services, ticket, amount_nanos)
+    return Admitted(ticket, replace(generation, max_tokens=limit), served, standing)
+
+
+def completion_limit(prompt_tokens: int, asked: int | None, default: int, context_length: int) -> int:
+    """Completion tokens per choice: as asked, or the default cut to what the context leaves."""
+    room = context_length - prompt_tokens
+    if room < 1 or (asked or 0) > room:
+        wanted = f" and {asked} in the completion" if asked else ""
+        raise ContextLengthExceeded(
+            f"This model's maximum context length is {context_length} tokens. However, you requested"
+            f" {prompt_tokens} tokens in the prompt{wanted}. Please reduce the length of either one.",
+            param="messages" if asked is None else "max_tokens",
+        )
+    return asked or min(default, room)
+
+
+def _hold(services: Services, ticket: Ticket, amount_nanos: int) -> None:
+    """Remembers the flight, then takes the hold: a hold without flight could only expire."""
+    services.flights.begin(ticket)
+    try:
+        expires_us = ticket.started_us + int(services.metering.hold_seconds * 1_000_000)
+        status = _place(services.ledger, ticket, amount_nanos, expires_us)
+        if status in SHORT_OF_CREDIT:
+            available = services.ledger.balance(ticket.account).available
+            raise InsufficientCredit(
+                f"You have {available} nanos of {services.metering.currency} available; this request can cost up to"
+                f" {amount_nanos}. Add credit, or lower max_tokens."
+            )
+        status.require(ticket.request_id)
+    except BaseException:
+        services.flights.end(ticket.request_id)
+        services.limits.refund(ticket.key_id, ticket.reserved_tokens)
+        raise
+
+
+def _place(ledger: Ledger, ticket: Ticket, amount_nanos: int, expires_us: int) -> Status:
+    status = ledger.hold(ticket.request_id, ticket.account, amount_nanos, expires_us)
+    if status is Status.DEBIT_ACCOUNT_UNKNOWN and amount_nanos == 0:
+        ledger.open_wallet(ticket.account)
+        return ledger.hold(ticket.request_id, ticket.account, amount_nanos, expires_us)
+    return status
+
+
+def _digest(key: str | None) -> str | None:
+    return None if key is None else "sha256:" + hashlib.sha256(key.encode()).hexdigest()

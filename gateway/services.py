@@ -1,0 +1,115 @@
+"""What one gateway worker holds open: stores, ledger, journal, engine. Built once, passed to every route."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from adapters.base import BaseModel
+from adapters.database import Database as RegistryDatabase
+from adapters.datanet import DatanetStore
+from adapters.registry import Registry
+from metering.config import MeteringConfig
+from metering.journal import JournalWriter
+from metering.ledger import Ledger
+from metering.pricebook import PriceBook
+
+from gateway.accounts import Accounts, ensure_operator
+from gateway.answers import Answers
+from gateway.catalog import Catalog
+from gateway.config import Settings
+from gateway.database import Database
+from gateway.documents import Documents
+from gateway.engine_client import EngineClient
+from gateway.flights import Flights
+from gateway.limits import Limits
+from gateway.prices import load_price_book
+from gateway.publication import Publication
+from gateway.terms import TermsBook, base_terms
+
+OPERATOR = "operator"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Services:
+    """One worker's open stores. Store calls block, so coroutines go through `call`."""
+
+    settings: Settings
+    metering: MeteringConfig
+    accounts: Accounts
+    answers: Answers
+    limits: Limits
+    flights: Flights
+    engine: EngineClient
+    ledger: Ledger
+    journal: JournalWriter
+    documents: Documents
+    prices: PriceBook
+    datanets: DatanetStore
+    registry: Registry
+    catalog: Catalog
+    terms: TermsBook
+    publication: Publication
+    _databases: tuple[Database | RegistryDatabase, ...]
+    _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, "store"))
+
+    async def call(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """function(*args, **kwargs) in a thread that may block on a store."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(*args, **kwargs))
+
+    async def close(self) -> None:
+        """Closes everything; the journal syncs what waits."""
+        await self.engine.close()
+        await self.call(self.journal.close)
+        self._threads.shutdown()
+        self.flights.close()
+        self.ledger.close()
+        for database in self._databases:
+            database.close()
+
+
+def open_services(settings: Settings) -> Services:
+    """Opens or creates everything under `settings.data`. Raises the stores' own errors by name."""
+    settings.data.mkdir(parents=True, exist_ok=True)
+    metering = MeteringConfig.from_environment(settings.data, os.environ)
+    database = Database(settings.data / "gateway.db")
+    registry_database = RegistryDatabase(settings.data / "registry.db")
+    ledger = Ledger.open(metering)
+    prices = load_price_book(settings.data, metering.currency)
+    base = BaseModel.from_directory(settings.base_directory, settings.base_name or None)
+    terms_of_base = base_terms(base.digest, OPERATOR)
+    ledger.put_document("price_book", prices.encode())
+    ledger.put_document("terms", terms_of_base.encode())
+    datanets = DatanetStore(registry_database)
+    registry = Registry(registry_database, settings.data / "adapters", base)
+    terms = TermsBook(database, datanets, ledger, OPERATOR)
+    accounts = Accounts(database)
+    ensure_operator(accounts, settings.operator_key_file, OPERATOR)
+    registry.claim(OPERATOR, acting=OPERATOR)
+    flights = Flights(settings.data / "gateway")
+    publication = Publication(database, datanets, ledger)
+    publication.publish()
+    return Services(
+        settings=settings,
+        metering=metering,
+        accounts=accounts,
+        answers=Answers(database, settings.answer_kept_seconds),
+        limits=Limits(
+            settings.data / "gateway" / "limits.db", settings.requests_per_minute, settings.tokens_per_minute
+        ),
+        flights=flights,
+        engine=EngineClient(settings.engine_socket, settings.engine_connect_seconds, settings.engine_silence_seconds),
+        ledger=ledger,
+        journal=JournalWriter(metering, f"gateway-{flights.worker[-12:]}"),
+        documents=Documents(ledger),
+        prices=prices,
+        datanets=datanets,
+        registry=registry,
+        catalog=Catalog(base, terms_of_base, registry, terms),
+        terms=terms,
+        publication=publication,
+        _databases=(database, registry_database),
+    )

@@ -1,0 +1,88 @@
+"""The terms of what is served: composed from what the registry knows, kept, and put into the ledger (docs/ARCHITECTURE.md)."""
+
+from collections.abc import Mapping
+
+from adapters.datanet import DatanetStore
+from adapters.policy import DEFAULT_SPLIT_PPM
+from adapters.registry import RegisteredAdapter
+from metering.ledger import Ledger
+from metering.terms import Terms, decode_terms
+
+from gateway.database import Database
+
+BASE_SPLIT_PPM = {"contributors": 0, "trainer": 0, "host": 900_000, "governance": 0, "treasury": 100_000}
+
+
+def base_terms(base_digest: str, host: str) -> Terms:
+    """Terms of the bare base model: nobody contributed, host and treasury share."""
+    return Terms(
+        adapter=None,
+        head=None,
+        method=None,
+        fidelity_ppm=0,
+        base=base_digest,
+        datanet=None,
+        datanet_version=None,
+        publisher=None,
+        declared={},
+        split_ppm=BASE_SPLIT_PPM,
+        trainer=None,
+        host=host,
+    )
+
+
+class TermsBook:
+    """The terms of each adapter: composed when first asked for (at registration), the same ever after."""
+
+    def __init__(self, database: Database, datanets: DatanetStore, ledger: Ledger, host: str) -> None:
+        self._database = database
+        self._datanets = datanets
+        self._ledger = ledger
+        self._host = host
+        self._known: dict[str, Terms] = {}
+
+    def of(self, adapter: RegisteredAdapter) -> Terms:
+        """The adapter's terms, in the ledger by the time they are returned."""
+        if adapter.digest not in self._known:
+            terms = self._stored(adapter.digest) or self._keep(adapter.digest, self._compose(adapter))
+            self._ledger.put_document("terms", terms.encode())
+            self._known[adapter.digest] = terms
+        return self._known[adapter.digest]
+
+    def _stored(self, digest: str) -> Terms | None:
+        row = self._database.row("SELECT document FROM terms WHERE adapter = ?", digest)
+        return decode_terms(row[0]) if row else None
+
+    def _keep(self, digest: str, terms: Terms) -> Terms:
+        with self._database.transaction() as execute:
+            execute("INSERT INTO terms VALUES (?, ?) ON CONFLICT DO NOTHING", (digest, terms.encode()))
+        stored = self._stored(digest)  # another worker's, if it was faster
+        assert stored is not None
+        return stored
+
+    def _compose(self, adapter: RegisteredAdapter) -> Terms:
+        datanet_split = None
+        if adapter.datanet is not None:
+            datanet_split = self._datanets.load(adapter.datanet, adapter.datanet_version).split_ppm
+        return Terms(
+            adapter=adapter.digest,
+            head=adapter.head,
+            method=adapter.method,
+            fidelity_ppm=adapter.fidelity_ppm,
+            base=adapter.base,
+            datanet=adapter.datanet,
+            datanet_version=adapter.datanet_version,
+            publisher=adapter.publisher,
+            declared=adapter.declared,
+            split_ppm=split_for(adapter, datanet_split or DEFAULT_SPLIT_PPM),
+            trainer=adapter.trainer,
+            host=adapter.host or self._host,
+        )
+
+
+def split_for(adapter: RegisteredAdapter, policy_ppm: Mapping[str, int]) -> dict[str, int]:
+    """The policy's split; the part of a role that nobody holds goes to the contributors."""
+    absent = [role for role, holder in (("trainer", adapter.trainer), ("governance", adapter.datanet)) if holder is None]
+    unclaimed_ppm = sum(policy_ppm[role] for role in absent)
+    split = {**policy_ppm, **dict.fromkeys(absent, 0)}
+    return {**split, "contributors": split["contributors"] + unclaimed_ppm}
