@@ -1,7 +1,7 @@
 """The operations as the engine and the trainer call them: Triton for CUDA tensors, batched torch for the rest.
 
-Shapes, equations and meaning are those of `kernels.reference`. The Triton modules are imported on the first CUDA tensor only, so that a
-machine without triton serves on its CPU.
+Shapes, equations and meaning are those of `kernels.reference`. The Triton modules are imported on the first CUDA tensor
+only, so that a machine without triton serves on its CPU.
 """
 
 from torch import Tensor

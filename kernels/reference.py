@@ -1,7 +1,7 @@
 """The specification of every kernel, in plain torch.
 
-Each function computes in fp32, or in fp64 when an input is fp64; bf16 and fp16 inputs are exact inputs, widened first. Nothing here is
-fast and nothing else in `kernels` may disagree with it. Equations: docs/ARCHITECTURE.md, "The score".
+Each function computes in fp32, or in fp64 when an input is fp64; bf16 and fp16 inputs are exact inputs, widened first.
+Nothing here is fast and nothing else in `kernels` may disagree with it. Equations: docs/ARCHITECTURE.md, "The score".
 """
 
 from typing import NamedTuple
@@ -42,9 +42,10 @@ def readout(logits: Tensor, emitted: Tensor, normed: Tensor, W_P: Tensor, P_over
     u      = W_P[y] - q W_P - ((z_y - q.z) / D) (n P_over_g)      q = softmax(z), entry y masked out
     margin = z_y - log sum_{v != y} exp(z_v)                      = log p_y - log(1 - p_y), nats
 
-    logits [n, V] are z before the sampler changes them (an entry may be -inf, then it has no mass), emitted [n] int64 is y, normed [n, D]
-    is the output of the final RMSNorm, W_P [V, k] = W_U diag(g) P, P_over_g [D, k] = diag(1/g) P. Returns u [n, k] and margin [n].
-    u is P^T times the gradient of the margin with respect to the residual before the norm, times its rms.
+    logits [n, V] are z before the sampler changes them (an entry may be -inf, then it has no mass), emitted [n] int64
+    is y, normed [n, D] is the output of the final RMSNorm, W_P [V, k] = W_U diag(g) P, P_over_g [D, k] = diag(1/g) P.
+    Returns u [n, k] and margin [n]. u is P^T times the gradient of the margin with respect to the residual before the
+    norm, times its rms.
     """
     z, n, W_P, P_over_g = _widen(logits, normed, W_P, P_over_g)
     y = emitted[:, None]
@@ -64,7 +65,8 @@ def readout_direction(logits: Tensor, emitted: Tensor, normed: Tensor, W_P: Tens
 def attribution_scores(u: Tensor, h: Tensor, K: Tensor, slot: Tensor) -> Tensor:
     """score[i, c] = sum_{l, a, b} u[i, a] h[i, l, b] K[slot[i], c, l, a, b], and 0 where slot[i] = -1.
 
-    u [n, k], h [n, taps, r], K [slots, m, taps, k, r], slot [n] integer. Returns [n, m]. Rows of u and h with slot -1 are never read.
+    u [n, k], h [n, taps, r], K [slots, m, taps, k, r], slot [n] integer. Returns [n, m]. Rows of u and h with slot -1
+    are never read.
     """
     u, h, K = _widen(u, h, K)
     scores = u.new_zeros(len(u), K.shape[1])
@@ -85,13 +87,17 @@ def trace_update(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """One AdamW step of a parameter, split by contributor.
 
-    g_c = sum_{e: owner[e] = c} gradient[e]                 v' = beta2 v + (1 - beta2) (sum_c g_c)^2
-    m_c' = beta1 m_c + (1 - beta1) g_c                      d_c = -lr / correction1 * m_c' / (sqrt(v' / correction2) + eps)
-    trace_c' = decay trace_c + d_c                          parameter' = decay parameter + sum_c d_c
+    g_c        = sum_{e: owner[e] = c} gradient[e]
+    m_c'       = beta1 m_c + (1 - beta1) g_c
+    v'         = beta2 v + (1 - beta2) (sum_c g_c)^2
+    d_c        = -lr / correction1 * m_c' / (sqrt(v' / correction2) + eps)
+    trace_c'   = decay trace_c + d_c
+    parameter' = decay parameter + sum_c d_c
 
-    parameter [*], trace and first_moment [C, *], second_moment [*], gradient [E, *] (one row per example, already scaled and clipped),
-    owner [E] integer, the contributor of each row; -1 leaves the row out (padding). Returns the four new states in the order of the
-    arguments. From parameter = B_0 and zero traces, parameter_t = decay^t B_0 + sum_c trace_c holds after every step.
+    parameter [*], trace and first_moment [C, *], second_moment [*], gradient [E, *] (one row per example, already
+    scaled and clipped), owner [E] integer, the contributor of each row; -1 leaves the row out (padding). Returns the
+    four new states in the order of the arguments. From parameter = B_0 and zero traces, parameter_t = decay^t B_0 +
+    sum_c trace_c holds after every step.
     """
     parameter, trace, m, v, gradient = _widen(parameter, trace, first_moment, second_moment, gradient)
     g = torch.stack([gradient[owner == c].sum(0) for c in range(len(trace))])
