@@ -17,8 +17,20 @@ class Finding:
     detail: str
 
 
-def run_checks(config: MeteringConfig, ledger: Ledger, generated: Mapping[str, int] | None = None) -> list[Finding]:
-    """All findings; empty when clean. `generated` is the engine's tally: request id -> completion_tokens.
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """The findings (clean when there are none) and the totals that the two laws compared."""
+
+    findings: tuple[Finding, ...]
+    totals: dict[str, int]
+
+    @property
+    def clean(self) -> bool:
+        return not self.findings
+
+
+def run_checks(config: MeteringConfig, ledger: Ledger, generated: Mapping[str, int] | None = None) -> CheckReport:
+    """Check everything. `generated` is the engine's tally: request id -> completion_tokens (None: not compared).
 
     A request with an open hold is in flight, not a finding.
     """

@@ -25,6 +25,7 @@ class MeteringConfig:
     batch_size: int = 500  # events settled in one transaction
     poll_seconds: float = 0.05
     hold_seconds: float = 3600.0
+    journal_retention_seconds: float = 86_400.0  # settled segments are kept this long
 
     def __post_init__(self) -> None:
         if self.segment_bytes < 64 * 1024:

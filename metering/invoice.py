@@ -8,7 +8,7 @@ from metering.ledger import Ledger
 
 
 def build_invoice(ledger: Ledger, tenant: str, period: str) -> dict[str, Any]:
-    """The invoice document of `YYYY-MM` or `YYYY-MM-DD`; status `draft` while the period lasts. PeriodInvalid otherwise."""
+    """The invoice of `YYYY-MM` or `YYYY-MM-DD` (else PeriodInvalid); its status is `draft` while the period lasts."""
     raise NotImplementedError
 
 

@@ -18,10 +18,10 @@ class VerifiedReceipt:
 
 
 def build_receipt(ledger: Ledger, request_id: str) -> bytes:
-    """The receipt file of a settled request; UsageUnknown when it is not settled (yet). Check the tenant before serving."""
+    """The receipt file of a settled request; UsageUnknown when it is not settled (yet)."""
     raise NotImplementedError
 
 
 def verify_receipt(data: bytes, public_key: str) -> VerifiedReceipt:
-    """Check a receipt offline against the log's public key (the text of log.pub). ReceiptInvalid names the failing step."""
+    """Check a receipt offline against the log's public key (the text of log.pub); ReceiptInvalid names the bad step."""
     raise NotImplementedError

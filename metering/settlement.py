@@ -2,43 +2,228 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
 
-from metering.config import MeteringConfig
+from metering.canonical import canonical_bytes, digest
+from metering.catalog import Catalog
+from metering.errors import EventInvalid, RatingError
+from metering.event import UsageEvent, decode_event, rfc3339
+from metering.ledger import MICROTOKEN, MICROTOKENS_PER_TOKEN, receivable, wallet
+from metering.log import LogTree, sign_checkpoint
+from metering.note import NoteSigner
+from metering.postings import Postings, Transfer
+from metering.pricebook import PriceBook, Rating, rate_tokens
+from metering.shares import shares_ppm
+from metering.store import Connection
+from metering.terms import Terms
+from metering.windows import BASE_ONLY, GENERATED, WindowTotals, clearing, open_window
 
 
 @dataclass(frozen=True, slots=True)
 class SettledBatch:
     """What one transaction did: counts of journal records by outcome, and log entries sequenced from the inbox."""
 
-    settled: int
-    duplicates: int
-    quarantined: int
-    entries: int
+    settled: int = 0
+    duplicates: int = 0
+    quarantined: int = 0
+    entries: int = 0
+
+    def __add__(self, other: SettledBatch) -> SettledBatch:
+        return SettledBatch(
+            self.settled + other.settled,
+            self.duplicates + other.duplicates,
+            self.quarantined + other.quarantined,
+            self.entries + other.entries,
+        )
+
+    def __bool__(self) -> bool:
+        return self != SettledBatch()
 
 
-class Settler:
-    """The only writer of usage transfers, windows and log leaves. One per embedded ledger."""
+@dataclass(slots=True)
+class Batch:
+    """One transaction of settlement: everything that a set of records changes, written at once by `finish`."""
 
-    def __init__(self, config: MeteringConfig) -> None:
-        """Take the settler's lock (SettlerRunning when another has it) and the log's key (made when missing)."""
-        raise NotImplementedError
+    connection: Connection
+    catalog: Catalog
+    currency: str
+    time_us: int
+    window: int = 0
+    postings: Postings = field(init=False)
+    totals: WindowTotals = field(default_factory=WindowTotals)
+    bodies: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    lines: defaultdict[tuple[Any, ...], list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0, 0]))
+    duplicates: int = 0
+    quarantined: int = 0
 
-    def step(self) -> SettledBatch:
-        """Settle one batch of what the journal and the inbox hold, in one transaction; then sign a checkpoint."""
-        raise NotImplementedError
+    def __post_init__(self) -> None:
+        self.postings = Postings(self.connection, self.time_us)
 
-    def drain(self) -> SettledBatch:
-        """`step` until nothing is left; the summed counts."""
-        raise NotImplementedError
+    def add(self, record: bytes) -> None:
+        """Settle one journal record, count it as a duplicate, or put it into quarantine."""
+        event_id = None
+        try:
+            event = decode_event(record)
+            event_id = event.id
+            if self._known(event, digest(record)):
+                self.duplicates += 1
+            else:
+                self._settle(event, record)
+        except EventInvalid as error:
+            self._quarantine(record, event_id, f"event_invalid: {error}")
+        except RatingError as error:
+            self._quarantine(record, event_id, str(error))
 
-    def close_window(self) -> int | None:
-        """Pay the open window now; its number, or None when it was empty."""
-        raise NotImplementedError
+    def finish(self, signer: NoteSigner, inbox_limit: int) -> SettledBatch:
+        """Write all rows, sequence the leaves and the inbox, sign a checkpoint."""
+        inbox = self.connection.execute("SELECT seq, kind, digest FROM log_inbox ORDER BY seq LIMIT ?", (inbox_limit,))
+        entries = [(kind, name) for _, kind, name in inbox]
+        entries += [("usage", row[-1]) for row in self.bodies.values()]
+        if entries:
+            tree = LogTree(self.connection)
+            first = tree.append(entries) + len(inbox)
+            sign_checkpoint(self.connection, tree, signer, self.time_us)
+            self.connection.executemany("DELETE FROM log_inbox WHERE seq = ?", [(row[0],) for row in inbox])
+            self._write_usage(first)
+        self.postings.flush()
+        return SettledBatch(len(self.bodies), self.duplicates, self.quarantined, len(inbox))
 
-    def tick(self) -> None:
-        """What the process does each turn: drain, expire holds, close the window when its time is up."""
-        raise NotImplementedError
+    def _known(self, event: UsageEvent, event_digest: str) -> bool:
+        """True for an event that was settled before; RatingError `event_conflict` when it said something else then."""
+        known = self.bodies.get(event.id)
+        if known is not None:
+            earlier = known[1]
+        else:
+            rows = self.connection.execute("SELECT event_digest FROM usage WHERE id = ?", (event.id,))
+            if not rows:
+                return False
+            earlier = rows[0][0]
+        if earlier != event_digest:
+            raise RatingError(f"event_conflict: {event.id} was settled as {earlier}")
+        return True
 
-    def close(self) -> None:
-        raise NotImplementedError
+    def _settle(self, event: UsageEvent, record: bytes) -> None:
+        terms, book = self.catalog.agree(self.connection, event, self.currency)
+        if not self.window:
+            self.window = open_window(self.connection, self.time_us)
+        rating = rate_tokens(
+            book, event.adapter, event.prompt_tokens, event.cached_tokens, event.completion_tokens, event.purpose
+        )
+        base_only = event.purpose == "canary" or not terms.declared
+        transfers = [*self._charge(event, rating.total_nanos), *self._count(event, base_only)]
+        self.totals.add(event, rating.total_nanos, base_only=base_only)
+        self._add_lines(event, rating)
+        body = receipt_body(record, book, rating, self.window, self.time_us, transfers, event, terms)
+        self.bodies[event.id] = (
+            event.id, digest(record), self.window, event.tenant, event.terms, event.completion_tokens,
+            int(base_only), rating.total_nanos, body, digest(body),
+        )  # fmt: skip
+
+    def _charge(self, event: UsageEvent, total_nanos: int) -> list[Transfer]:
+        """Debit the client once: from its hold, else from what it has; what is missing it owes."""
+        hold = self.postings.find_hold(event.id)
+        if hold is not None and hold.tenant != event.tenant:
+            raise RatingError(f"hold_of_other_tenant: {hold.tenant}")
+        posted = 0
+        if hold is not None and hold.state == "pending":
+            posted = min(total_nanos, hold.amount_nanos)
+            self.postings.release(hold, "posted" if posted else "voided", posted)
+        paid, owed = posted, total_nanos - posted
+        client = self.postings.find(wallet(event.tenant), self.currency) if total_nanos else None
+        if owed and client is not None:
+            extra = max(0, min(owed, client.available - posted))
+            paid, owed = paid + extra, owed - extra
+        transfers = []
+        if paid:
+            transfers.append(self._move(f"{event.id}/usage", wallet(event.tenant), event, paid, "usage"))
+        if owed:
+            self.postings.open(receivable(event.tenant), self.currency, overdraft=True)
+            transfers.append(self._move(f"{event.id}/owed", receivable(event.tenant), event, owed, "owed"))
+        return transfers
+
+    def _move(self, identifier: str, debit: str, event: UsageEvent, amount: int, code: str) -> Transfer:
+        transfer = Transfer(identifier, debit, clearing(event.terms), self.currency, amount, code)
+        source = self.postings.find(debit, self.currency)
+        assert source is not None, debit
+        self.postings.post(transfer, source, self.postings.open(transfer.credit, self.currency, overdraft=False))
+        return transfer
+
+    def _count(self, event: UsageEvent, base_only: bool) -> list[Transfer]:
+        """Issue the event's microtokens."""
+        microtokens = event.completion_tokens * MICROTOKENS_PER_TOKEN
+        if not microtokens:
+            return []
+        credit = BASE_ONLY if base_only else clearing(event.terms)
+        transfer = Transfer(f"{event.id}/tokens", GENERATED, credit, MICROTOKEN, microtokens, "generated")
+        source = self.postings.open(GENERATED, MICROTOKEN, overdraft=True)
+        self.postings.post(transfer, source, self.postings.open(credit, MICROTOKEN, overdraft=False))
+        return [transfer]
+
+    def _add_lines(self, event: UsageEvent, rating: Rating) -> None:
+        day = rfc3339(self.time_us)[:10]
+        for line in rating.lines:
+            if line.quantity:
+                key = (event.tenant, day, event.model, event.adapter or "", line.kind, line.unit_nanos)
+                totals = self.lines[key]
+                totals[0] += 1
+                totals[1] += line.quantity
+                totals[2] += line.amount_nanos
+
+    def _write_usage(self, first_leaf: int) -> None:
+        rows = [(*row[:-1], first_leaf + i) for i, row in enumerate(self.bodies.values())]
+        self.connection.executemany(
+            "INSERT INTO usage (id, event_digest, window_id, tenant, terms, completion_tokens, base_only, amount_nanos,"
+            " body, leaf_index) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            rows,
+        )
+        if self.window:
+            self.totals.flush(self.connection, self.window)
+        self.connection.executemany(
+            "INSERT INTO usage_totals (tenant, day, model, adapter, kind, unit_nanos, requests, quantity, amount_nanos)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (tenant, day, model, adapter, kind, unit_nanos) DO UPDATE"
+            " SET requests = usage_totals.requests + excluded.requests,"
+            " quantity = usage_totals.quantity + excluded.quantity,"
+            " amount_nanos = usage_totals.amount_nanos + excluded.amount_nanos",
+            [(*key, *totals) for key, totals in sorted(self.lines.items())],
+        )
+
+    def _quarantine(self, record: bytes, event_id: str | None, reason: str) -> None:
+        self.quarantined += 1
+        self.connection.execute(
+            "INSERT INTO quarantine (record_digest, reason, event_id, record, time_us) VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT (record_digest) DO UPDATE SET reason = excluded.reason",
+            (digest(record), reason, event_id, record, self.time_us),
+        )
+
+
+def receipt_body(
+    record: bytes,
+    book: PriceBook,
+    rating: Rating,
+    window: int,
+    time_us: int,
+    transfers: list[Transfer],
+    event: UsageEvent,
+    terms: Terms,
+) -> bytes:
+    """Canonical bytes of a receipt's body, whose digest is the usage leaf (docs/formats/receipt.md)."""
+    provisional = {} if event.purpose == "canary" else shares_ppm(event.scores, terms.declared, terms.fidelity_ppm)
+    rest = {
+        "rating": {
+            "currency": book.currency,
+            "lines": [{name: getattr(line, name) for name in line.__slots__} for line in rating.lines],
+            "total_nanos": rating.total_nanos,
+        },
+        "settlement": {
+            "time": rfc3339(time_us),
+            "transfers": [
+                {name: getattr(transfer, name) for name in ("amount", "code", "credit", "debit", "id", "unit")}
+                for transfer in transfers
+            ],
+            "window": window,
+        },
+        "shares": {"fidelity_ppm": terms.fidelity_ppm, "method": terms.method, "provisional_ppm": provisional},
+    }
+    return b'{"event":' + record + b"," + canonical_bytes(rest)[1:]  # the record is canonical, and "event" sorts first

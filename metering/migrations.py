@@ -1,0 +1,62 @@
+"""Numbered migrations of the ledger's database: append, never edit. `{key}` and the like are the store's types.
+
+Amounts are integers in the unit of their accounts; times are microseconds since 1970 UTC.
+"""
+
+MIGRATIONS: list[list[str]] = [
+    [
+        # credits - debits - held is what is available; a wallet (overdraft 0) may never go below zero
+        """CREATE TABLE accounts (
+            id {key}, name TEXT NOT NULL, unit TEXT NOT NULL, overdraft {integer} NOT NULL,
+            credits {integer} NOT NULL DEFAULT 0 CHECK (credits >= 0),
+            debits {integer} NOT NULL DEFAULT 0 CHECK (debits >= 0),
+            held {integer} NOT NULL DEFAULT 0 CHECK (held >= 0),
+            UNIQUE (name, unit),
+            CHECK (overdraft = 1 OR credits - debits - held >= 0)){strict}""",
+        # window and terms are set on payouts only
+        """CREATE TABLE transfers (
+            seq {key}, id TEXT NOT NULL UNIQUE, debit {integer} NOT NULL REFERENCES accounts (id),
+            credit {integer} NOT NULL REFERENCES accounts (id), amount {integer} NOT NULL CHECK (amount > 0),
+            code TEXT NOT NULL, time_us {integer} NOT NULL, window_id {integer}, terms TEXT,
+            CHECK (debit <> credit)){strict}""",
+        "CREATE INDEX transfers_debit ON transfers (debit, time_us) WHERE code = 'usage' OR code = 'owed'",
+        "CREATE INDEX transfers_payout ON transfers (credit) WHERE window_id IS NOT NULL",
+        """CREATE TABLE holds (
+            id TEXT PRIMARY KEY, tenant TEXT NOT NULL, account {integer} NOT NULL REFERENCES accounts (id),
+            amount {integer} NOT NULL CHECK (amount >= 0), expires_us {integer} NOT NULL, state TEXT NOT NULL,
+            posted {integer} NOT NULL DEFAULT 0, CHECK (posted >= 0 AND posted <= amount),
+            CHECK (state IN ('pending', 'posted', 'voided', 'expired'))){strict}""",
+        "CREATE INDEX holds_pending ON holds (expires_us) WHERE state = 'pending'",
+        "CREATE TABLE documents (digest TEXT PRIMARY KEY, kind TEXT NOT NULL, body {bytes} NOT NULL){strict}",
+        "CREATE TABLE log_inbox (seq {key}, kind TEXT NOT NULL, digest TEXT NOT NULL){strict}",
+        "CREATE TABLE log_leaves (leaf_index {integer} PRIMARY KEY, kind TEXT NOT NULL, digest TEXT NOT NULL){strict}",
+        "CREATE INDEX log_leaves_digest ON log_leaves (digest)",
+        """CREATE TABLE log_tiles (
+            level {integer} NOT NULL, tile_index {integer} NOT NULL, hashes {bytes} NOT NULL,
+            PRIMARY KEY (level, tile_index)){strict}""",
+        """CREATE TABLE log_checkpoints (
+            size {integer} PRIMARY KEY, note TEXT NOT NULL, time_us {integer} NOT NULL){strict}""",
+        # one row per settled usage event; its id is never forgotten
+        """CREATE TABLE usage (
+            id TEXT PRIMARY KEY, event_digest TEXT NOT NULL, window_id {integer} NOT NULL,
+            leaf_index {integer} NOT NULL, tenant TEXT NOT NULL, terms TEXT NOT NULL, completion_tokens {integer} NOT NULL,
+            base_only {integer} NOT NULL, amount_nanos {integer} NOT NULL, body {bytes} NOT NULL){strict}""",
+        """CREATE TABLE quarantine (
+            record_digest TEXT PRIMARY KEY, reason TEXT NOT NULL, event_id TEXT, record {bytes} NOT NULL,
+            time_us {integer} NOT NULL){strict}""",
+        "CREATE TABLE windows (id {integer} PRIMARY KEY, opened_us {integer} NOT NULL, closed_us {integer}){strict}",
+        """CREATE TABLE window_terms (
+            window_id {integer} NOT NULL REFERENCES windows (id), terms TEXT NOT NULL, events {integer} NOT NULL,
+            amount_nanos {integer} NOT NULL, microtokens {integer} NOT NULL, PRIMARY KEY (window_id, terms)){strict}""",
+        # net scores in micro-nats
+        """CREATE TABLE window_scores (
+            window_id {integer} NOT NULL REFERENCES windows (id), terms TEXT NOT NULL, contributor TEXT NOT NULL,
+            score {integer} NOT NULL, PRIMARY KEY (window_id, terms, contributor)){strict}""",
+        # invoice lines, added up as usage is settled: day is YYYY-MM-DD of the transfer
+        """CREATE TABLE usage_totals (
+            tenant TEXT NOT NULL, day TEXT NOT NULL, model TEXT NOT NULL, adapter TEXT NOT NULL, kind TEXT NOT NULL,
+            unit_nanos {integer} NOT NULL, requests {integer} NOT NULL, quantity {integer} NOT NULL,
+            amount_nanos {integer} NOT NULL, PRIMARY KEY (tenant, day, model, adapter, kind, unit_nanos)){strict}""",
+        "CREATE TABLE journal_cursors (segment TEXT PRIMARY KEY, next_offset {integer} NOT NULL){strict}",
+    ],
+]

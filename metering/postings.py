@@ -1,0 +1,143 @@
+"""Transfers and hold changes of one transaction, written together: the ledger and the settler both post through it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from metering.canonical import INT_MAX
+from metering.store import Connection
+
+
+@dataclass(slots=True)
+class Account:
+    """A row of `accounts` with what this transaction has added so far."""
+
+    id: int
+    name: str
+    unit: str
+    overdraft: bool
+    credits: int
+    debits: int
+    held: int
+
+    @property
+    def available(self) -> int:
+        return self.credits - self.debits - self.held
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """`amount` units from account `debit` to account `credit` (names); `code` says why, `id` makes it happen once."""
+
+    id: str
+    debit: str
+    credit: str
+    unit: str
+    amount: int
+    code: str
+    window: int | None = None
+    terms: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    id: str
+    tenant: str
+    account: int
+    amount_nanos: int
+    expires_us: int
+    state: str
+
+
+class Postings:
+    """Buffers the changes of one transaction until `flush`. Callers test balances; the tables' CHECKs back them."""
+
+    def __init__(self, connection: Connection, time_us: int) -> None:
+        self._connection = connection
+        self._time_us = time_us
+        self._accounts: dict[tuple[str, str], Account] = {}
+        self._deltas: dict[int, list[int]] = {}
+        self._transfers: list[tuple[object, ...]] = []
+        self._holds: list[tuple[object, ...]] = []
+
+    def find(self, name: str, unit: str) -> Account | None:
+        """The account as it stands inside this transaction, or None."""
+        key = (name, unit)
+        if key not in self._accounts:
+            rows = self._connection.execute(
+                "SELECT id, overdraft, credits, debits, held FROM accounts WHERE name = ? AND unit = ?", key
+            )
+            if not rows:
+                return None
+            identifier, overdraft, credits, debits, held = rows[0]
+            more = self._deltas.get(identifier, (0, 0, 0))  # buffered before the account was read
+            self._accounts[key] = Account(
+                identifier, name, unit, bool(overdraft), credits + more[0], debits + more[1], held + more[2]
+            )
+        return self._accounts[key]
+
+    def open(self, name: str, unit: str, *, overdraft: bool) -> Account:
+        """The account, created when missing. `overdraft`: may its balance go below zero."""
+        account = self.find(name, unit)
+        if account is None:
+            self._connection.execute(
+                "INSERT INTO accounts (name, unit, overdraft) VALUES (?, ?, ?) ON CONFLICT (name, unit) DO NOTHING",
+                (name, unit, int(overdraft)),
+            )
+            account = self.find(name, unit)
+            assert account is not None
+        return account
+
+    def fits(self, account: Account, amount: int) -> bool:
+        """False when `amount` more would leave 64 bits."""
+        return max(account.credits, account.debits) + amount <= INT_MAX
+
+    def post(self, transfer: Transfer, debit: Account, credit: Account) -> None:
+        debit.debits += transfer.amount
+        credit.credits += transfer.amount
+        self._delta(debit)[1] += transfer.amount
+        self._delta(credit)[0] += transfer.amount
+        row = (transfer.id, debit.id, credit.id, transfer.amount, transfer.code, self._time_us)
+        self._transfers.append((*row, transfer.window, transfer.terms))
+
+    def place(self, hold: Hold, account: Account) -> None:
+        """Set `amount_nanos` of `account` aside."""
+        self._held(account.id, hold.amount_nanos)
+        self._connection.execute(
+            "INSERT INTO holds (id, tenant, account, amount, expires_us, state) VALUES (?, ?, ?, ?, ?, 'pending')",
+            (hold.id, hold.tenant, account.id, hold.amount_nanos, hold.expires_us),
+        )
+
+    def release(self, hold: Hold, state: str, posted: int = 0) -> None:
+        """End a pending hold: it sets nothing aside any more."""
+        self._held(hold.account, -hold.amount_nanos)
+        self._holds.append((state, posted, hold.id))
+
+    def find_hold(self, hold_id: str) -> Hold | None:
+        rows = self._connection.execute(
+            "SELECT id, tenant, account, amount, expires_us, state FROM holds WHERE id = ?", (hold_id,)
+        )
+        return Hold(*rows[0]) if rows else None
+
+    def flush(self) -> None:
+        """Write what is buffered. Releases go first, so that a post never trips over its own hold."""
+        self._connection.executemany("UPDATE holds SET state = ?, posted = ? WHERE id = ?", self._holds)
+        self._connection.executemany(
+            "INSERT INTO transfers (id, debit, credit, amount, code, time_us, window_id, terms)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            self._transfers,
+        )
+        self._connection.executemany(
+            "UPDATE accounts SET credits = credits + ?, debits = debits + ?, held = held + ? WHERE id = ?",
+            [(*delta, identifier) for identifier, delta in sorted(self._deltas.items())],
+        )
+        self._holds, self._transfers, self._deltas = [], [], {}
+
+    def _held(self, account_id: int, amount: int) -> None:
+        for account in self._accounts.values():
+            if account.id == account_id:
+                account.held += amount
+        self._deltas.setdefault(account_id, [0, 0, 0])[2] += amount
+
+    def _delta(self, account: Account) -> list[int]:
+        return self._deltas.setdefault(account.id, [0, 0, 0])
