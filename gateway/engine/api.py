@@ -79,7 +79,7 @@ class _MeteredSend:
         if delta is not None:
             event = b"event: openledger\ndata: " + orjson.dumps(delta) + b"\n\n"
             body = body.replace(DONE, event + DONE, 1) if DONE in body else event + body
-        await self._send(message | {"body": body})
+        await self._send({**message, "body": body})
 
     async def _send_whole(self) -> None:
         start, body = self._start, bytes(self._body)

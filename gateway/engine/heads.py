@@ -47,7 +47,9 @@ def read_head(directory: Path) -> Head | None:
         K, P = tensors.get_tensor("K").float().contiguous(), tensors.get_tensor("P").float().contiguous()
     contributors, taps = tuple(json.loads(metadata["contributors"])), tuple(json.loads(metadata["taps"]))
     if K.ndim != 4 or P.ndim != 2 or K.shape[:3] != (len(contributors), len(taps), P.shape[1]):
-        raise HeadMismatchError(f"{path}: K {tuple(K.shape)} and P {tuple(P.shape)} don't fit its contributors and taps")
+        raise HeadMismatchError(
+            f"{path}: K {tuple(K.shape)} and P {tuple(P.shape)} don't fit its contributors and taps"
+        )
     return Head(contributors, taps, K, P, sha256(P.numpy().tobytes()).hexdigest())
 
 
@@ -81,17 +83,19 @@ class HeadStore:
             return
         missing = [tap for tap in head.taps if tap not in self._tap_index]
         if missing or head.P.shape[0] != self._g.shape[0]:
-            raise HeadMismatchError(f"{directory}: taps {missing[:3]} or width {head.P.shape[0]} unknown to this base model")
+            raise HeadMismatchError(
+                f"{directory}: taps {missing[:3]} or width {head.P.shape[0]} unknown to this base model"
+            )
         self._heads[adapter_id] = (head, torch.tensor([self._tap_index[tap] for tap in head.taps]))
         if head.basis not in self._projections:
             W_P = self._unembedding.float() @ (self._g[:, None] * head.P)
             self._projections[head.basis] = (W_P, head.P / self._g[:, None])
 
-    def drop(self, adapter_id: int) -> None:
-        """Forgets an adapter's head, and its projection when no other head uses it."""
-        dropped = self._heads.pop(adapter_id, None)
-        if dropped and all(head.basis != dropped[0].basis for head, _ in self._heads.values()):
-            self._projections.pop(dropped[0].basis, None)
+    def retain(self, adapter_ids: set[int]) -> None:
+        """Forgets the heads of all other adapters, and the projections that no head uses any more."""
+        self._heads = {i: entry for i, entry in self._heads.items() if i in adapter_ids}
+        used = {head.basis for head, _ in self._heads.values()}
+        self._projections = {basis: entry for basis, entry in self._projections.items() if basis in used}
 
     def get(self, adapter_id: int) -> tuple[Head, torch.Tensor] | None:
         """The head and its tap rows, or None for the base model and adapters without head."""

@@ -1,10 +1,9 @@
 """Starts the engine process: vLLM's own OpenAI server, embedded, behind a Unix socket, with our hooks.
 
-    python -m gateway.engine.launcher --data DIR --model DIR [--name NAME] [vLLM options...]
+python -m gateway.engine.launcher --data DIR --model DIR [--name NAME] [vLLM options...]
 """
 
 import argparse
-import asyncio
 import ctypes
 import json
 import os
@@ -97,38 +96,17 @@ def listen(path: Path) -> socket.socket:
     return listener
 
 
-def hook_output_processor(meter: Any) -> None:
-    """Meters every token where vLLM's API process first sees it."""
-    from vllm.v1.engine.output_processor import OutputProcessor, RequestState
-
-    make_output, process = RequestState.make_request_output, OutputProcessor.process_outputs
-
-    def metered_output(self: Any, new_token_ids: Any, pooling_output: Any, finish_reason: Any, *args: Any, **kw: Any) -> Any:
-        if pooling_output is None:
-            meter.record(self, new_token_ids, finish_reason)
-        return make_output(self, new_token_ids, pooling_output, finish_reason, *args, **kw)
-
-    def counted_outputs(self: Any, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return process(self, *args, **kwargs)
-        finally:
-            meter.flush()
-
-    RequestState.make_request_output = metered_output
-    OutputProcessor.process_outputs = counted_outputs
-
-
 async def serve(options: argparse.Namespace, extra: list[str]) -> None:
     """Builds vLLM's engine client and application, adds ours, and serves until SIGTERM."""
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser
     from vllm.entrypoints.launchers.api_server.entry import build_async_engine_client
     from vllm.entrypoints.launchers.app import build_app
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
     from vllm.entrypoints.launchers.launcher import serve_http
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     from gateway.engine.api import MeteringMiddleware, router
-    from gateway.engine.meter import Meter
+    from gateway.engine.meter import Meter, hook_output_processor
     from gateway.engine.tally import TallyWriter
 
     directory = options.data / "engine"

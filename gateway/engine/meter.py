@@ -1,7 +1,7 @@
 """What each request generated, seen where vLLM's API process first sees a token.
 
-Counting happens in the output processor, not in the HTTP response: aborted, disconnected and non-streaming requests count
-the same way, and nothing depends on a client reading its answer.
+Counting happens in the output processor, not in the HTTP response: aborted, disconnected and non-streaming requests
+count the same way, and nothing depends on a client reading its answer.
 """
 
 import re
@@ -54,6 +54,7 @@ class Generation:
     adapter: str | None = None
     prompt_tokens: int = 0
     cached_tokens: int = 0
+    unscored_tokens: int = 0
     choices: dict[int, Choice] = field(default_factory=dict)
     vllm_ids: set[str] = field(default_factory=set)
     abort_requested: bool = False
@@ -78,6 +79,7 @@ class Generation:
             "prompt_tokens": self.prompt_tokens,
             "cached_tokens": self.cached_tokens,
             "completion_tokens": self.completion_tokens,
+            "unscored_tokens": self.unscored_tokens,
             "score_sums": self.score_sums,
             "final": final,
         }
@@ -154,6 +156,9 @@ class Meter:
         choice.new_texts += [choice.decoder.step(tokenizer, token) or "" for token in new_token_ids]
         if generation.contributors:
             scores = _aligned(chunks, len(new_token_ids), len(generation.contributors))
+            if scores is None:
+                generation.unscored_tokens += len(new_token_ids)
+                scores = np.zeros((len(new_token_ids), len(generation.contributors)), dtype=np.int64)
             choice.sums += scores.sum(axis=0)
             choice.new_scores += scores.tolist()
         self._tally.count(generation.request_id, index, len(new_token_ids))
@@ -181,12 +186,32 @@ class Meter:
         return generation.choices.setdefault(index, choice)
 
 
-class UnscoredTokensError(RuntimeError):
-    """The engine emitted tokens of an adapter with a head without their scores: an invariant of the hook is broken."""
-
-
-def _aligned(chunks: list[np.ndarray], tokens: int, width: int) -> np.ndarray:
+def _aligned(chunks: list[np.ndarray], tokens: int, width: int) -> np.ndarray | None:
+    """Scores [tokens, width] of one delta; None if they did not come with it, which the METER reports."""
     scores = np.concatenate(chunks) if chunks else np.zeros((0, width), dtype=np.int64)
-    if scores.shape != (tokens, width):
-        raise UnscoredTokensError(f"{tokens} tokens of {width} contributors came with scores of shape {scores.shape}")
-    return scores
+    return scores if scores.shape == (tokens, width) else None
+
+
+def hook_output_processor(meter: Meter) -> None:
+    """Has vLLM's output processor report to `meter`, in this process (the API server's)."""
+    from vllm.v1.engine import output_processor
+
+    state: Any = output_processor.RequestState
+    processor: Any = output_processor.OutputProcessor
+    make_output, process = state.make_request_output, processor.process_outputs
+
+    def metered_output(
+        self: Any, new_token_ids: Any, pooling_output: Any, finish_reason: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        if pooling_output is None:
+            meter.record(self, new_token_ids, finish_reason)
+        return make_output(self, new_token_ids, pooling_output, finish_reason, *args, **kwargs)
+
+    def counted_outputs(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return process(self, *args, **kwargs)
+        finally:
+            meter.flush()
+
+    state.make_request_output = metered_output
+    processor.process_outputs = counted_outputs

@@ -1,7 +1,7 @@
-"""vLLM's `general_plugins` entry point: every line that reaches into vLLM's classes is here or in worker.py and scheduler.py.
+"""vLLM's `general_plugins` entry point. What reaches into vLLM's classes is here, in worker.py and scheduler.py.
 
-Loaded in the API process, the engine core and each worker, before the model is built. Written against vLLM 0.32; does nothing
-unless our launcher started the process, so that a bare vLLM in the same environment stays bare.
+Loaded in the API process, the engine core and each worker, before the model is built. Written against vLLM 0.32; does
+nothing unless our launcher started the process, so that a bare vLLM in the same environment stays bare.
 """
 
 import os
@@ -38,7 +38,8 @@ def _tap_lora_operations() -> None:
 
     if current_platform.is_cpu():
         name = "gateway.engine.punica.TappedPunicaWrapperCPU"
-        type(current_platform).get_punica_wrapper = classmethod(lambda cls: name)
+        platform: Any = type(current_platform)
+        platform.get_punica_wrapper = classmethod(lambda cls: name)
 
 
 def _reserve_empty_slot() -> None:
@@ -46,7 +47,8 @@ def _reserve_empty_slot() -> None:
 
     from gateway.engine.slots import reserved_slots
 
-    LoRAModelManager.lora_slots = property(lambda self: self.lora_config.max_loras - reserved_slots())
+    manager: Any = LoRAModelManager
+    manager.lora_slots = property(lambda self: self.lora_config.max_loras - reserved_slots())
 
 
 def _register_resolver(adapters: Path) -> None:
@@ -58,25 +60,18 @@ def _register_resolver(adapters: Path) -> None:
 
 
 def _load_heads_with_adapters() -> None:
-    """A head is read before its adapter becomes visible, and dropped when vLLM's host cache lets the adapter go."""
-    from vllm.lora.model_manager import LoRAModelManager
+    """A head is read before its adapter becomes visible, and goes at the next load after its adapter left the cache."""
     from vllm.lora.worker_manager import WorkerLoRAManager
 
-    load, deactivate = WorkerLoRAManager._load_adapter, LoRAModelManager.deactivate_adapter
+    manager: Any = WorkerLoRAManager
+    load = manager._load_adapter
 
     def load_with_head(self: Any, request: Any) -> Any:
         lora = load(self, request)
         heads = getattr(self, "openledger_heads", None)
         if heads is not None:
+            heads.retain(self.list_adapters())
             heads.load(request.lora_int_id, Path(request.lora_path))
-            self._adapter_manager.openledger_heads = heads
         return lora
 
-    def deactivate_with_head(self: Any, adapter_id: int) -> bool:
-        heads = getattr(self, "openledger_heads", None)
-        if heads is not None and adapter_id not in self._registered_adapters:
-            heads.drop(adapter_id)
-        return deactivate(self, adapter_id)
-
-    WorkerLoRAManager._load_adapter = load_with_head
-    LoRAModelManager.deactivate_adapter = deactivate_with_head
+    manager._load_adapter = load_with_head

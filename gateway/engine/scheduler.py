@@ -10,6 +10,8 @@ from gateway.engine.slots import reserved_slots
 
 
 class _Attribution:
+    lora_config: Any
+
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         if self.lora_config is not None:

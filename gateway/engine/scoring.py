@@ -2,8 +2,8 @@
 
     score_c = u^T K[c,l] h_l summed over taps l            (docs/ARCHITECTURE.md, "The score")
 
-Two halves bracket vLLM's sampler: `capture` keeps what the sampler is about to change (the raw logits), `score` needs the
-token it chose.
+Two halves bracket vLLM's sampler: `capture` keeps what the sampler is about to change (the raw logits), `score` needs
+the token it chose.
 """
 
 from dataclasses import dataclass

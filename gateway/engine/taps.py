@@ -1,6 +1,6 @@
 """The static buffer in which every LoRA module leaves its shrink output `h = A x`.
 
-vLLM's CPU path allocates that buffer anew in every call; handing it a slice of ours instead makes the tap free of copies.
+vLLM's CPU path allocates that buffer anew in every call; handing it a slice of ours makes the tap free of copies.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,9 @@ class TapBuffer:
         return self.h[taps[:, None], tokens[None, :], :rank].transpose(0, 1)
 
 
-def tap_modules(lora_modules: Mapping[str, object], packed: Mapping[str, Sequence[str]]) -> tuple[list[str], dict[int, Slices]]:
+def tap_modules(
+    lora_modules: Mapping[str, object], packed: Mapping[str, Sequence[str]]
+) -> tuple[list[str], dict[int, Slices]]:
     """Names of all taps in PEFT's naming, and which rows each LoRA layer fills.
 
     `lora_modules` are the LoRA layers by vLLM's name, `packed` the PEFT names merged into one layer.

@@ -1,0 +1,60 @@
+# One command for everything a person does; CI calls the same ones.
+#   make serve      environment, demo model, demo adapters, gateway     (PORT=8000 DATA=./data MODEL=... ENGINE=cpu|gpu)
+#   make test       environment and the whole suite
+#   make check      formatting, lint, types, import rules
+
+ENGINE ?= cpu
+PORT ?= 8000
+DATA ?= ./data
+PYTHON ?= python3
+VENV ?= .venv
+MODEL ?=
+ARGS ?=
+
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready-$(ENGINE)
+REQUIREMENTS := .ci/requirements/$(ENGINE).txt
+PIP := $(BIN)/pip --disable-pip-version-check
+export PYTHONUNBUFFERED = 1
+
+.PHONY: serve test check format setup demo clean
+
+serve: setup
+	$(BIN)/openledger serve --port $(PORT) --data $(DATA) $(if $(MODEL),--model $(MODEL)) $(ARGS)
+
+test: setup
+	$(BIN)/python -m pytest tests $(ARGS)
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_imports.py
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+setup: $(READY)
+
+# torch comes first and with its dependencies: what else there is must fit the torch that was chosen.
+$(READY): $(REQUIREMENTS) pyproject.toml Makefile
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+ifeq ($(ENGINE),cpu)
+	$(PIP) install --quiet torch==2.13.0
+	$(PIP) install --quiet --no-deps -r $(REQUIREMENTS)
+else
+	$(PIP) install --quiet -r $(REQUIREMENTS)
+endif
+	$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+bench-%: setup
+	@$(MAKE) --no-print-directory _bench-$*
+
+.PHONY: _bench-kernels
+_bench-kernels:
+	$(BIN)/python -m kernels.bench $(ARGS)
+
+clean:
+	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .mypy_cache *.egg-info
