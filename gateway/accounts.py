@@ -4,6 +4,7 @@ import hashlib
 import re
 import secrets
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +59,7 @@ class Accounts:
             raise NotFound(f"no account {name!r}", code="account_not_found")
         return {"object": "account", "name": name, "role": row[0], "created": row[1]}
 
-    def list(self) -> list[dict]:
+    def all(self) -> list[dict]:
         """All accounts by name."""
         rows = self._database.rows("SELECT name, role, created_seconds FROM accounts ORDER BY name")
         return [{"object": "account", "name": name, "role": role, "created": created} for name, role, created in rows]
@@ -126,10 +127,8 @@ def ensure_operator(accounts: Accounts, key_file: Path, name: str = "operator") 
     """The operator's key, made on first start and kept in a file that only this user reads."""
     if key_file.exists():
         return key_file.read_text().strip()
-    try:
+    with suppress(Conflict):  # the file was lost or removed: the account stays, a new key is made
         accounts.create(name, "admin")
-    except Conflict:
-        pass  # the file was lost or removed: the account stays, a new key is made
     secret = accounts.create_key(name, "made at first start")["secret"]
     write_secret(key_file, secret + "\n")
     return secret

@@ -1,7 +1,7 @@
 """Admission: everything that is decided before the engine is asked, ending in one atomic hold of the worst case.
 
-The prompt is counted by the engine's own tokenizer (one extra call, about 1 ms): a bound from bytes would have to guess what
-the chat template and tools add, and guessing low would let a wallet be overdrawn.
+The prompt is counted by the engine's own tokenizer (one extra call, about 1 ms): a bound from bytes would have to guess
+what the chat template and tools add, and guessing low would let a wallet be overdrawn.
 """
 
 import hashlib
@@ -9,10 +9,6 @@ import secrets
 import time
 from dataclasses import dataclass, replace
 from typing import Any
-
-from metering.ledger import Ledger
-from metering.pricebook import worst_case_nanos
-from metering.status import Status
 
 from gateway.accounts import Caller
 from gateway.catalog import ServedModel
@@ -22,6 +18,9 @@ from gateway.flights import Ticket
 from gateway.limits import Standing
 from gateway.parameters import Generation
 from gateway.services import Services
+from metering.ledger import Ledger
+from metering.pricebook import worst_case_nanos
+from metering.status import Status
 
 SHORT_OF_CREDIT = (Status.INSUFFICIENT_CREDIT, Status.DEBIT_ACCOUNT_UNKNOWN)
 
@@ -59,17 +58,17 @@ async def admit(
     idempotency_key: str | None = None,
     purpose: str = "serve",
 ) -> Admitted:
-    """Lets a request in, or raises: StoreStopped, ModelNotFound, ContextLengthExceeded, RateLimited, InsufficientCredit,
-    or the engine's refusal. `model` spares the look-up by name (a canary has no name yet); a canary costs nothing.
+    """Lets a request in. `model` spares the look-up by name (a canary has none yet); a canary costs nothing.
+
+    Raises StoreStopped, ModelNotFound, ContextLengthExceeded, RateLimited, InsufficientCredit, EngineUnavailable, or
+    the engine's own refusal.
     """
     if not services.journal.can_accept():
         raise StoreStopped("The usage journal cannot take events now.", retry_after_seconds=5)
-    served = model or await services.call(services.catalog.resolve, generation.model)
+    served = model if model else await services.call(services.catalog.resolve, generation.model)
     prompts = await services.engine.count_prompts(services.catalog.base.name, generation)
     context_length = await services.engine.context_length()
-    limit = completion_limit(
-        max(prompts), generation.max_tokens, services.settings.default_max_tokens, context_length
-    )
+    limit = completion_limit(max(prompts), generation.max_tokens, services.settings.default_max_tokens, context_length)
     completion_tokens = limit * generation.choices
     standing = None
     if purpose == "serve":

@@ -43,7 +43,8 @@ class Answers:
                 (account, key, now - self._kept_seconds),
             )
             rows = execute(
-                "SELECT request_sha256, request_id, status, media_type, body FROM answers WHERE account = ? AND key = ?",
+                "SELECT request_sha256, request_id, status, media_type, body FROM answers"
+                " WHERE account = ? AND key = ?",
                 (account, key),
             )
             if not rows:

@@ -7,10 +7,9 @@ from adapters.base import BaseModel
 from adapters.digests import hex_of
 from adapters.errors import AdaptersError
 from adapters.registry import RegisteredAdapter, Registry
-from metering.terms import Terms
-
 from gateway.errors import ModelNotFound
 from gateway.terms import TermsBook
+from metering.terms import Terms
 
 
 @dataclass(frozen=True)
@@ -49,11 +48,12 @@ class Catalog:
             adapter = self._registry.resolve(name)
         except AdaptersError:
             raise ModelNotFound(name) from None
-        return self.served(name, adapter)
-
-    def served(self, name: str, adapter: RegisteredAdapter) -> ServedModel:
-        """An adapter that is known by its digest, under the name it was asked for."""
         return ServedModel(name, hex_of(adapter.digest), self.base.digest, adapter, self._terms.of(adapter))
+
+    def staged(self, adapter: RegisteredAdapter) -> ServedModel:
+        """An adapter that has no name yet, under its digest, on the terms that it would get."""
+        terms = self._terms.draft(adapter)
+        return ServedModel(adapter.digest, hex_of(adapter.digest), self.base.digest, adapter, terms)
 
     def models(self) -> Iterator[dict]:
         """OpenAI model objects: the base, then every name that resolves."""

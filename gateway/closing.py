@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from gateway.flights import Ticket
+from gateway.meter import Meter
 from metering.event import UsageEvent, commit_tokens, encode_event
 from metering.pricebook import PriceBook, rate
 from metering.shares import shares_ppm
 from metering.terms import Terms
-
-from gateway.flights import Ticket
-from gateway.meter import Meter
 
 UNIT = Decimal(10) ** 9
 
@@ -30,7 +29,7 @@ class Closing:
 
 
 def usage_event(ticket: Ticket, meter: Meter, finish: str = "abort") -> UsageEvent:
-    """The event of a request, from what was admitted and what the engine counted; `finish` is for choices without reason."""
+    """The event of a request: what was admitted, what the engine counted. `finish` is for choices without a reason."""
     choices = sorted(meter.token_ids)
     return UsageEvent(
         id=ticket.request_id,

@@ -1,4 +1,4 @@
-"""gateway.db: one SQLite file (WAL, full sync) with numbered migrations; all statements of one process pass one lock."""
+"""gateway.db: one SQLite file (WAL, full sync) with numbered migrations; one connection and one lock per process."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -76,7 +76,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Callable[..., list[tuple]]]:
-        """One immediate transaction: yields execute(sql, bindings) -> rows; commits at the end, rolls back on any error."""
+        """One immediate transaction: yields execute(sql, bindings) -> rows; an exception rolls it back."""
         with self._lock:
             self._connection.execute("BEGIN IMMEDIATE")
             try:

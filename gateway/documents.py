@@ -8,7 +8,7 @@ from metering.terms import Terms, decode_terms
 
 
 class Documents:
-    """What events name. A digest that the ledger does not hold is our own bug: documents are put before they are named."""
+    """What events name. A digest that the ledger lacks is our own bug: documents are put before they are named."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger

@@ -9,13 +9,12 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from adapters import errors as adapters_errors
-from metering import errors as metering_errors
-
 from gateway import errors
 from gateway.accounts import Caller
 from gateway.errors import MISSING_KEY, Forbidden, GatewayError, TooLarge, Unauthenticated
 from gateway.parameters import parse_json
 from gateway.services import Services
+from metering import errors as metering_errors
 
 ADAPTERS_CATEGORIES: dict[str, type[GatewayError]] = {
     "not_found": errors.NotFound,

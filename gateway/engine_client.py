@@ -1,7 +1,7 @@
 """The gateway's side of the engine protocol (docs/ARCHITECTURE.md): HTTP over the engine's Unix socket."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ class EngineLost(Exception):
 
 
 class EngineClient:
-    """One connection pool to one engine. Raises EngineUnavailable when nothing was started, EngineLost when in doubt."""
+    """One connection pool to one engine. EngineUnavailable means that nothing was started, EngineLost that it may be."""
 
     def __init__(self, socket: Path, connect_seconds: float, silence_seconds: float) -> None:
         self._http = httpx.AsyncClient(
@@ -100,13 +100,11 @@ class EngineClient:
 
     async def abort(self, request_id: str) -> None:
         """Asks the engine to stop a request; says nothing when the engine is gone."""
-        try:
+        with suppress(httpx.HTTPError):  # a dead engine generates no more; the stream's reader learns of it by itself
             await self._http.post(f"/openledger/abort/{request_id}", timeout=10)
-        except httpx.HTTPError:
-            pass  # a dead engine generates no more tokens; the stream's reader learns of it by itself
 
     async def generated(self, request_id: str) -> dict[str, Any] | None:
-        """The totals of a request (`final` once it ended), None when the engine knows none. Raises EngineUnavailable."""
+        """The totals of a request, `final` once it ended; None when the engine knows none. Raises EngineUnavailable."""
         try:
             response = await self._http.get(f"/openledger/generated/{request_id}", timeout=10)
         except httpx.HTTPError:
@@ -115,10 +113,8 @@ class EngineClient:
 
     async def forget(self, request_id: str) -> None:
         """Tells the engine that a request is durably metered and need not be remembered."""
-        try:
+        with suppress(httpx.HTTPError):  # the engine forgets by itself when it stops
             await self._http.delete(f"/openledger/generated/{request_id}", timeout=10)
-        except httpx.HTTPError:
-            pass  # the engine forgets by itself when it stops
 
     async def metrics(self) -> bytes:
         """vLLM's own metrics."""

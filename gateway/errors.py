@@ -1,27 +1,27 @@
 """Every error the gateway raises, and the one place where errors become HTTP.
 
-    ConfigurationError                 a setting is wrong; the process does not start
-    GatewayError                       has a status and an OpenAI error body
-      InvalidRequest              400  invalid_request_error
-        InvalidJson               400    code invalid_json
-        UnknownParameter          400    code unknown_parameter
-        UnsupportedParameter      400    code unsupported_parameter
-        ContextLengthExceeded     400    code context_length_exceeded
-        PackageRefused            400    code: the refusal's own name (zero_delta, pickle_file, ...)
-      Unauthenticated             401  code invalid_api_key
-      InsufficientCredit          402  code insufficient_quota
-      Forbidden                   403  code forbidden
-      NotFound                    404  code not_found
-        ModelNotFound             404    code model_not_found
-      Conflict                    409  code conflict
-        KeyReused                 409    code idempotency_key_reused
-        StillInFlight             409    code idempotency_key_in_use, with retry-after
-      TooLarge                    413  code request_too_large
-      RateLimited                 429  code rate_limit_exceeded, with retry-after
-      Unavailable                 503  with retry-after
-        EngineUnavailable         503    code engine_unavailable
-        StoreStopped              503    code store_stopped
-      EngineFailed                500  code engine_error
+ConfigurationError                 a setting is wrong; the process does not start
+GatewayError                       has a status and an OpenAI error body
+  InvalidRequest              400  invalid_request_error
+    InvalidJson               400    code invalid_json
+    UnknownParameter          400    code unknown_parameter
+    UnsupportedParameter      400    code unsupported_parameter
+    ContextLengthExceeded     400    code context_length_exceeded
+    PackageRefused            400    code: the refusal's own name (zero_delta, pickle_file, ...)
+  Unauthenticated             401  code invalid_api_key
+  InsufficientCredit          402  code insufficient_quota
+  Forbidden                   403  code forbidden
+  NotFound                    404  code not_found
+    ModelNotFound             404    code model_not_found
+  Conflict                    409  code conflict
+    KeyReused                 409    code idempotency_key_reused
+    StillInFlight             409    code idempotency_key_in_use, with retry-after
+  TooLarge                    413  code request_too_large
+  RateLimited                 429  code rate_limit_exceeded, with retry-after
+  Unavailable                 503  with retry-after
+    EngineUnavailable         503    code engine_unavailable
+    StoreStopped              503    code store_stopped
+  EngineFailed                500  code engine_error
 """
 
 import re

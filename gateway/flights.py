@@ -1,7 +1,7 @@
 """Requests in flight: what is needed to meter one if its gateway dies between the hold and the journal.
 
-The file is written without fsync: it must survive a killed process, not a power cut, after which the engine has forgotten
-the request too and the hold expires.
+The file is written without fsync: it must survive a killed process, not a power cut, after which the engine has
+forgotten the request too and the hold expires.
 """
 
 import fcntl
@@ -33,7 +33,7 @@ ABANDONED = ""
 
 @dataclass(frozen=True)
 class Ticket:
-    """An admitted request: who asked, what for, what was held. Everything its usage event needs but the engine's counts."""
+    """An admitted request: who asked, and for what. All that its usage event needs but the engine's counts."""
 
     request_id: str
     account: str

@@ -1,4 +1,4 @@
-"""What the engine says it generated: METER bodies and deltas (docs/ARCHITECTURE.md, engine protocol), kept for one request."""
+"""What the engine says it generated for one request: METER and METER_DELTA of docs/ARCHITECTURE.md."""
 
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ class Meter:
     unshown: dict[int, list[dict]] = field(default_factory=lambda: defaultdict(list))  # scored tokens, by choice
 
     def add(self, meter: dict[str, Any]) -> None:
-        """Takes a METER, a METER_DELTA or a summary: counts and sums are totals so far, choices carry new tokens only."""
+        """Takes a METER, a delta or a summary: counts and sums are totals so far, choices carry new tokens only."""
         self.prompt_tokens = meter["prompt_tokens"]
         self.cached_tokens = meter["cached_tokens"]
         self.completion_tokens = max(self.completion_tokens, meter["completion_tokens"])

@@ -8,22 +8,20 @@ import orjson
 from gateway.errors import InvalidJson, InvalidRequest, UnknownParameter, UnsupportedParameter
 
 # Handed to the engine as they are; the engine checks their types and ranges.
-SAMPLING = frozenset(
-    "frequency_penalty presence_penalty logit_bias logprobs seed stop temperature top_p response_format"
-    " top_k min_p repetition_penalty min_tokens ignore_eos stop_token_ids allowed_token_ids bad_words"
-    " include_stop_str_in_output skip_special_tokens spaces_between_special_tokens structured_outputs"
-    " return_token_ids".split()
-)
+SAMPLING = {"frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "seed", "stop", "temperature", "top_p"}
+SAMPLING |= {"response_format", "structured_outputs", "top_k", "min_p", "repetition_penalty", "bad_words"}
+SAMPLING |= {"min_tokens", "ignore_eos", "stop_token_ids", "allowed_token_ids", "include_stop_str_in_output"}
+SAMPLING |= {"skip_special_tokens", "spaces_between_special_tokens", "return_token_ids"}
 # They shape the prompt, so the engine's token count of the prompt must see them too.
-PROMPT_SHAPING = frozenset("tools add_generation_prompt continue_final_message chat_template_kwargs".split())
+PROMPT_SHAPING = {"tools", "add_generation_prompt", "continue_final_message", "chat_template_kwargs"}
 PASSED = {
     "chat": SAMPLING | PROMPT_SHAPING | {"messages", "top_logprobs", "tool_choice", "parallel_tool_calls"},
     "text": SAMPLING | {"prompt"},
 }
 # Read by the gateway itself.
-OWN = frozenset("model n stream stream_options max_tokens max_completion_tokens attribution".split())
+OWN = {"model", "n", "stream", "stream_options", "max_tokens", "max_completion_tokens", "attribution"}
 # Accepted and kept from the engine: by OpenAI's definition they do not change the answer.
-LABELS = frozenset("user metadata safety_identifier prompt_cache_key".split())
+LABELS = {"user", "metadata", "safety_identifier", "prompt_cache_key"}
 # Accepted at these values only, and then without effect; anything else would change metering, tenancy or the answer.
 FIXED: dict[str, tuple] = {
     "best_of": (None, 1),
@@ -154,7 +152,11 @@ def _prompts(body: dict[str, Any]) -> int:
     prompt = body.get("prompt")
     if isinstance(prompt, str) or _is_token_ids(prompt):
         return 1
-    if isinstance(prompt, list) and prompt and (all(isinstance(p, str) for p in prompt) or all(map(_is_token_ids, prompt))):
+    if (
+        isinstance(prompt, list)
+        and prompt
+        and (all(isinstance(p, str) for p in prompt) or all(map(_is_token_ids, prompt)))
+    ):
         return len(prompt)
     raise InvalidRequest("prompt must be a string, a list of token ids, or a list of either", param="prompt")
 

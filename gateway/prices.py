@@ -4,12 +4,11 @@ import os
 import secrets
 from pathlib import Path
 
+from gateway.errors import ConfigurationError
 from metering.errors import PriceBookInvalid
 from metering.pricebook import PriceBook, Prices, decode_price_book
 
-from gateway.errors import ConfigurationError
-
-# Nanos per token: 0.05 / 0.20 currency units a million tokens for the base model, 0.10 / 0.40 for adapters, half for cache hits.
+# Nanos per token: a million prompt and completion tokens cost 0.05 and 0.20 on the base model, twice that on adapters.
 BASE = Prices(prompt_nanos=50, cached_nanos=25, completion_nanos=200)
 ADAPTERS = Prices(prompt_nanos=100, cached_nanos=50, completion_nanos=400)
 

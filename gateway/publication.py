@@ -1,10 +1,9 @@
 """Registry documents on their way to the transparency log: each is submitted once it exists, also after a crash."""
 
 from adapters.datanet import DatanetStore
-from metering.log import append_entry
-from metering.ledger import Ledger
-
 from gateway.database import Database
+from metering.ledger import Ledger
+from metering.log import append_entry
 
 
 class Publication:

@@ -1,10 +1,8 @@
-"""Recovery: requests whose worker died between the hold and the journal are metered from what the engine and its tally know."""
+"""Recovery: requests whose worker died before the journal had them are metered from the engine and its tally."""
 
 import asyncio
 import logging
 import time
-
-from metering.errors import JournalError
 
 from gateway.errors import EngineUnavailable, GatewayError
 from gateway.flights import Flight
@@ -12,6 +10,7 @@ from gateway.meter import Meter
 from gateway.metrics import RECOVERED
 from gateway.services import Services
 from gateway.settling import Settling
+from metering.errors import JournalError
 
 log = logging.getLogger(__name__)
 WAITING = "waiting"
@@ -49,7 +48,7 @@ class Recovery:
         return settled
 
     async def _settle(self, flight: Flight) -> str:
-        """One orphan: metered from its sealed record, else from the engine, else from the tally; else voided, or kept."""
+        """One orphan: metered from its sealed record, the engine or the tally; else voided, or kept for later."""
         services, ticket = self._services, flight.ticket
         try:
             if flight.record is not None:

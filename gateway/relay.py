@@ -1,4 +1,4 @@
-"""Relaying answers. The work of a request is a task of its own: it goes on to the usage event when the client leaves."""
+"""Relaying answers. A request's work is a task of its own: it goes on to the usage event when the client leaves."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -33,6 +33,7 @@ class Relay:
         self._services = services
         self._settling = settling
         self._running: dict[str, asyncio.Task] = {}
+        self._leaving: set[asyncio.Task] = set()
 
     async def whole(self, admitted: Admitted, client_gone: Callable[[], Awaitable[None]]) -> bytes:
         """The complete JSON answer, its event durable."""
@@ -54,7 +55,7 @@ class Relay:
         try:
             await asyncio.wait({accepted, task}, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            asyncio.ensure_future(self._leave(admitted))
+            self._left(admitted)
             raise
         if not accepted.done():
             await task  # raises
@@ -77,6 +78,11 @@ class Relay:
         task.add_done_callback(lambda _: self._running.pop(request_id, None))
         return task
 
+    def _left(self, admitted: Admitted) -> None:
+        task = asyncio.create_task(self._leave(admitted))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
     async def _leave(self, admitted: Admitted) -> None:
         """The client is gone: stops the engine, again until it has, because an early abort finds nothing to stop."""
         if admitted.ticket.idempotency_key_digest is not None:
@@ -89,7 +95,9 @@ class Relay:
     async def _whole(self, admitted: Admitted) -> bytes:
         ticket, meter = admitted.ticket, Meter()
         try:
-            body = await self._services.engine.generate(admitted.generation.kind, admitted.engine_body, ticket.request_id)
+            body = await self._services.engine.generate(
+                admitted.generation.kind, admitted.engine_body, ticket.request_id
+            )
         except (GatewayError, EngineLost) as error:
             await self._settling.broken(ticket, meter)
             raise _as_answer(error) from error
@@ -102,9 +110,14 @@ class Relay:
 
     async def _stream(self, admitted: Admitted, channel: asyncio.Queue, accepted: asyncio.Future) -> None:
         ticket, meter = admitted.ticket, Meter()
-        answer, sent = StreamAnswer(admitted, meter), []
+        answer, sent = StreamAnswer(admitted, meter), list[bytes]()
+
+        def send(out: bytes) -> None:
+            sent.append(out)
+            channel.put_nowait(out)
+
         try:
-            await self._forward(admitted, answer, accepted, lambda out: (channel.put_nowait(out), sent.append(out)))
+            await self._forward(admitted, answer, accepted, send)
             if answer.refusal:
                 raise answer.refusal
             closing = await self._settling.seal(ticket, meter)
@@ -123,7 +136,7 @@ class Relay:
             channel.put_nowait(END)
 
     async def _forward(
-        self, admitted: Admitted, answer: StreamAnswer, accepted: asyncio.Future, send: Callable[[bytes], Any]
+        self, admitted: Admitted, answer: StreamAnswer, accepted: asyncio.Future, send: Callable[[bytes], None]
     ) -> None:
         request = admitted.generation.kind, admitted.engine_body, admitted.ticket.request_id
         async with self._services.engine.stream(*request) as events:
@@ -142,7 +155,7 @@ class Relay:
             ended = True
         finally:
             if not ended:
-                asyncio.ensure_future(self._leave(admitted))
+                self._left(admitted)
 
     async def _keep(self, admitted: Admitted, media_type: str, body: bytes) -> None:
         ticket = admitted.ticket

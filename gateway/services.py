@@ -1,9 +1,11 @@
 """What one gateway worker holds open: stores, ledger, journal, engine. Built once, passed to every route."""
 
 import asyncio
+import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -11,11 +13,6 @@ from adapters.base import BaseModel
 from adapters.database import Database as RegistryDatabase
 from adapters.datanet import DatanetStore
 from adapters.registry import Registry
-from metering.config import MeteringConfig
-from metering.journal import JournalWriter
-from metering.ledger import Ledger
-from metering.pricebook import PriceBook
-
 from gateway.accounts import Accounts, ensure_operator
 from gateway.answers import Answers
 from gateway.catalog import Catalog
@@ -28,6 +25,10 @@ from gateway.limits import Limits
 from gateway.prices import load_price_book
 from gateway.publication import Publication
 from gateway.terms import TermsBook, base_terms
+from metering.config import MeteringConfig
+from metering.journal import JournalWriter
+from metering.ledger import Ledger
+from metering.pricebook import PriceBook
 
 OPERATOR = "operator"
 T = TypeVar("T")
@@ -73,7 +74,20 @@ class Services:
 
 def open_services(settings: Settings) -> Services:
     """Opens or creates everything under `settings.data`. Raises the stores' own errors by name."""
-    settings.data.mkdir(parents=True, exist_ok=True)
+    (settings.data / "gateway").mkdir(parents=True, exist_ok=True)
+    with start_lock(settings):
+        return _open(settings)
+
+
+@contextmanager
+def start_lock(settings: Settings) -> Iterator[None]:
+    """One worker at a time: the first one makes the operator, the price book and the schemas."""
+    with (settings.data / "gateway" / "start.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _open(settings: Settings) -> Services:
     metering = MeteringConfig.from_environment(settings.data, os.environ)
     database = Database(settings.data / "gateway.db")
     registry_database = RegistryDatabase(settings.data / "registry.db")

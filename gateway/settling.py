@@ -1,10 +1,8 @@
-"""From generated tokens to a durable usage event: the only road, for finished, broken, abandoned and recovered requests."""
+"""From generated tokens to a durable usage event: the only road, for finished, broken and recovered requests."""
 
 import asyncio
 from collections.abc import Coroutine
 from typing import Any
-
-from metering.errors import JournalError
 
 from gateway.closing import Closing, close
 from gateway.engine.tally import read_totals
@@ -13,6 +11,7 @@ from gateway.flights import Ticket
 from gateway.meter import Meter
 from gateway.metrics import observe_usage
 from gateway.services import Services
+from metering.errors import JournalError
 
 ENDING_SECONDS = 10.0  # how long an aborted request may take to end in the engine
 

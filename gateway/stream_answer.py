@@ -1,4 +1,4 @@
-"""A streamed answer on its way through: each chunk is renamed and annotated, the last choice chunk is held for the receipt."""
+"""A streamed answer on its way through: chunks are renamed and annotated, the last one is held for the receipt."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from gateway.meter import Meter
 
 
 class StreamAnswer:
-    """Turns the engine's events into the client's; `done` once the engine said so, `refusal` if it reported an error."""
+    """Turns the engine's events into the client's: `done` once it says so, `refusal` if it reported an error."""
 
     def __init__(self, admitted: Admitted, meter: Meter) -> None:
         self._admitted = admitted

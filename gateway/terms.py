@@ -1,14 +1,13 @@
-"""The terms of what is served: composed from what the registry knows, kept, and put into the ledger (docs/ARCHITECTURE.md)."""
+"""The terms of what is served: composed from what the registry knows, kept, and put into the ledger."""
 
 from collections.abc import Mapping
 
 from adapters.datanet import DatanetStore
 from adapters.policy import DEFAULT_SPLIT_PPM
 from adapters.registry import RegisteredAdapter
+from gateway.database import Database
 from metering.ledger import Ledger
 from metering.terms import Terms, decode_terms
-
-from gateway.database import Database
 
 BASE_SPLIT_PPM = {"contributors": 0, "trainer": 0, "host": 900_000, "governance": 0, "treasury": 100_000}
 
@@ -49,6 +48,12 @@ class TermsBook:
             self._known[adapter.digest] = terms
         return self._known[adapter.digest]
 
+    def draft(self, adapter: RegisteredAdapter) -> Terms:
+        """The terms that a staged adapter would get: in the ledger, because its canary is metered, and not kept."""
+        terms = self._stored(adapter.digest) or self._compose(adapter)
+        self._ledger.put_document("terms", terms.encode())
+        return terms
+
     def _stored(self, digest: str) -> Terms | None:
         row = self._database.row("SELECT document FROM terms WHERE adapter = ?", digest)
         return decode_terms(row[0]) if row else None
@@ -73,7 +78,10 @@ class TermsBook:
             datanet=adapter.datanet,
             datanet_version=adapter.datanet_version,
             publisher=adapter.publisher,
-            declared=adapter.declared,
+            declared={
+                **dict.fromkeys(adapter.contributors, 0),
+                **adapter.declared,
+            },  # scores may only name the declared
             split_ppm=split_for(adapter, datanet_split or DEFAULT_SPLIT_PPM),
             trainer=adapter.trainer,
             host=adapter.host or self._host,
@@ -82,7 +90,9 @@ class TermsBook:
 
 def split_for(adapter: RegisteredAdapter, policy_ppm: Mapping[str, int]) -> dict[str, int]:
     """The policy's split; the part of a role that nobody holds goes to the contributors."""
-    absent = [role for role, holder in (("trainer", adapter.trainer), ("governance", adapter.datanet)) if holder is None]
+    absent = [
+        role for role, holder in (("trainer", adapter.trainer), ("governance", adapter.datanet)) if holder is None
+    ]
     unclaimed_ppm = sum(policy_ppm[role] for role in absent)
     split = {**policy_ppm, **dict.fromkeys(absent, 0)}
     return {**split, "contributors": split["contributors"] + unclaimed_ppm}

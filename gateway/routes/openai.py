@@ -61,9 +61,7 @@ async def _generate(kind: str, request: Request, services: Services, caller: Cal
     return await _relay(request, admitted, started)
 
 
-def _claim(
-    services: Services, caller: Caller, key: str, kind: str, raw: bytes, request_id: str
-) -> StoredAnswer | None:
+def _claim(services: Services, caller: Caller, key: str, kind: str, raw: bytes, request_id: str) -> StoredAnswer | None:
     """The stored answer of a key, once its event is durable; None when this request is the first."""
     stored = services.answers.claim(caller.account, key, PATHS[kind], raw, request_id)
     if stored and services.flights.is_open(stored.request_id):
@@ -95,4 +93,3 @@ async def _disconnected(request: Request) -> None:
     """Returns when the client is gone; the body has been read, so nothing else can arrive."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
-

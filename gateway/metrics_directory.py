@@ -1,0 +1,3 @@
+"""Where workers share their metrics: prometheus_client reads this variable when it is first imported."""
+
+MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
