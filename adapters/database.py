@@ -66,7 +66,7 @@ class Database:
 
     def _migrate(self) -> None:
         with self.transaction() as connection:
-            done = connection.execute("PRAGMA user_version").fetchone()[0]
+            done = connection.execute("PRAGMA user_version").get
             for number, statements in enumerate(MIGRATIONS[done:], start=done + 1):
                 connection.execute(statements)
                 connection.execute(f"PRAGMA user_version={number}")

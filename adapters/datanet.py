@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import apsw
 
@@ -231,21 +232,33 @@ class DatanetStore:
         return [VersionSummary(*row) for row in rows]
 
     def load(self, name: str, version: str | None = None) -> DatanetVersion:
-        """A version with its examples: by digest, or the one asked for last. Raises DatanetNotFound, VersionNotFound."""
+        """A version with its examples: by digest, or the latest. Raises DatanetNotFound, VersionNotFound."""
+        document = self.version_document(name, version)
+        digest = document.value()["version"]
+        examples = tuple(
+            VersionExample(example, contributor, licence, contribution, Example.decode(content))
+            for contributor, example, licence, contribution, content in self.database.rows(_EXAMPLES, (name, digest))
+        )
+        return DatanetVersion(name, digest, examples, self.version_split(name, digest), document.content)
+
+    def version_document(self, name: str, version: str | None = None) -> Document:
+        """The document of a version, without its examples. Raises DatanetNotFound, VersionNotFound."""
         self._owner(name)
         digest = self._latest(name) if version is None else version
         row = self.database.row("SELECT document FROM versions WHERE datanet = ? AND digest = ?", (name, digest))
-        if digest is None or row is None:
+        if row is None:
             raise VersionNotFound(f"{name} has no version {digest}" if digest else f"{name} has no version yet")
-        document = outbox.read(self.database, row[0])
-        examples = tuple(
-            VersionExample(digest, contributor, licence, contribution, Example.decode(content))
-            for contributor, digest, licence, contribution, content in self.database.rows(
-                _EXAMPLES, (name, version or digest)
-            )
-        )
-        policy = outbox.read(self.database, document.value()["policy"]).value()
-        return DatanetVersion(name, digest, examples, policy["split_ppm"], document.content)
+        return outbox.read(self.database, row[0])
+
+    def find_version(self, version: str) -> dict[str, Any] | None:
+        """The members of a version's document, whichever Datanet it is of; None when there is no such version."""
+        row = self.database.row("SELECT document FROM versions WHERE digest = ?", (version,))
+        return None if row is None else outbox.read(self.database, row[0]).value()
+
+    def version_split(self, name: str, version: str) -> dict[str, int]:
+        """The policy's split in force when a version was made. Raises DatanetNotFound, VersionNotFound."""
+        policy = self.version_document(name, version).value()["policy"]
+        return outbox.read(self.database, policy).value()["split_ppm"]
 
     def document(self, digest: str) -> Document:
         """A kept document, by its digest; KeyError."""

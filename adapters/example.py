@@ -10,7 +10,6 @@ All strings hold at least one character that is not white space. An example is n
 JSON: strings count as they are written, without Unicode normalisation.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +18,7 @@ from typing import Any
 from adapters.canonical import canonical_json, parse_canonical
 from adapters.digests import digest
 from adapters.errors import ContributionTooLarge, InvalidDocument, InvalidExample
+from adapters.strict_json import parse_json
 
 ROLES = ("system", "user", "assistant")
 FORMS = (frozenset({"messages"}), frozenset({"prompt", "completion"}), frozenset({"text"}))
@@ -60,8 +60,9 @@ class Example:
             )
         if "messages" in value:
             return cls(messages=_messages(value["messages"]))
-        strings = {key: _text(key, item) for key, item in value.items()}
-        return cls(**strings)
+        if "text" in value:
+            return cls(text=_text("text", value["text"]))
+        return cls(prompt=_text("prompt", value["prompt"]), completion=_text("completion", value["completion"]))
 
     @classmethod
     def decode(cls, content: bytes) -> "Example":
@@ -109,17 +110,11 @@ def parse_examples(jsonl: bytes, limits: ExampleLimits | None = None) -> Iterato
 
 def _parse_line(number: int, line: bytes, limits: ExampleLimits) -> Example:
     try:
-        value = json.loads(line.decode("utf-8"), object_pairs_hook=_no_repeats)
+        value = parse_json(line)
         example = Example.of(value)
         if example.messages is not None and len(example.messages) > limits.messages:
             raise ValueError(f"more than {limits.messages} messages")
         _ = example.content  # lone surrogates surface here
-    except UnicodeDecodeError as error:
-        raise InvalidExample(f"not UTF-8 at byte {error.start}", line=number) from None
-    except json.JSONDecodeError as error:
-        raise InvalidExample(f"not JSON: {error.msg} at column {error.colno}", line=number) from None
-    except RecursionError:
-        raise InvalidExample("nested too deep", line=number) from None
     except (ValueError, InvalidDocument) as error:
         raise InvalidExample(str(error), line=number) from None
     return example
@@ -145,13 +140,6 @@ def _text(name: str, value: object) -> str:
         raise ValueError(f"`{name}` is a string")
     if not value.strip():
         raise ValueError(f"`{name}` is empty")
-    return value
-
-
-def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("a key is repeated")
     return value
 
 

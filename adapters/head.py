@@ -12,5 +12,101 @@ Safetensors with two F32 tensors, K [contributors, taps, k, r] and P [D, k], and
     fidelity          digest of fidelity.json
 """
 
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from adapters.base import BaseModel
+from adapters.digests import is_digest
+from adapters.errors import BadHead, HeadMismatch, InvalidName
+from adapters.names import check_name
+from adapters.tensors import TensorFile
+
 FORMAT = "openledger-head/1"
 METHODS = ("influence", "trace", "calibrated")
+DIGESTS = ("base", "weights", "datanet_version", "fidelity")
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a checked head says of itself: `k` readout directions, `taps` modules, one row per contributor."""
+
+    base: str
+    weights: str
+    datanet_version: str
+    fidelity: str
+    method: str
+    taps: tuple[str, ...]
+    contributors: tuple[str, ...]
+    k: int
+
+
+def check_head(file: TensorFile, ranks: Mapping[str, int], weights: str, base: BaseModel) -> Head:
+    """Check a head against the adapter it lies beside: `ranks` per adapted module, `weights` digest of its tensors.
+
+    Raises BadHead for the file itself, HeadMismatch when it was built for another adapter or base model, NotFinite.
+    """
+    head = _read(file)
+    if head.base != base.digest:
+        raise HeadMismatch(f"the head was fitted on the base model {head.base}; {base.name}, {base.digest}, is served")
+    if head.weights != weights:
+        raise HeadMismatch(f"the head was fitted to adapter weights {head.weights}; the package holds {weights}")
+    _check_shapes(file, head, ranks, base)
+    for name in ("K", "P"):
+        if not file.check_values(name) and name == "P":
+            raise BadHead("P is all zero: the head cannot see the emitted token")
+    return head
+
+
+def _read(file: TensorFile) -> Head:
+    metadata = file.metadata
+    if metadata.get("format") != FORMAT:
+        raise BadHead(f"the head's metadata has the format {metadata.get('format')!r} instead of {FORMAT!r}")
+    for key in DIGESTS:
+        if not is_digest(metadata.get(key)):
+            raise BadHead(f"the head's metadata lacks the digest {key!r}")
+    if metadata.get("method") not in METHODS:
+        raise BadHead(f"the head's method is {metadata.get('method')!r}, not one of {', '.join(METHODS)}")
+    contributors = _names(metadata, "contributors")
+    if list(contributors) != sorted(contributors):
+        raise BadHead("the head's contributors are not sorted")
+    try:
+        for name in contributors:
+            check_name(name, "contributor")
+    except InvalidName as error:
+        raise BadHead(str(error)) from None
+    if set(file.tensors) != {"K", "P"} or any(tensor.dtype != "F32" for tensor in file.tensors.values()):
+        raise BadHead("a head holds exactly the F32 tensors K and P")
+    p = file.tensors["P"].shape
+    return Head(
+        **{key: metadata[key] for key in (*DIGESTS, "method")},
+        taps=_names(metadata, "taps"),
+        contributors=contributors,
+        k=p[1] if len(p) == 2 else 0,
+    )
+
+
+def _names(metadata: Mapping[str, str], key: str) -> tuple[str, ...]:
+    try:
+        value = json.loads(metadata.get(key, ""))
+    except (ValueError, RecursionError):
+        raise BadHead(f"the head's {key} are not a JSON list") from None
+    if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
+        raise BadHead(f"the head's {key} are not a JSON list of at least one string")
+    if len(set(value)) != len(value):
+        raise BadHead(f"the head's {key} repeat a name")
+    return tuple(value)
+
+
+def _check_shapes(file: TensorFile, head: Head, ranks: Mapping[str, int], base: BaseModel) -> None:
+    for tap in head.taps:
+        if tap not in ranks:
+            raise HeadMismatch(f"the head taps {tap}, which the adapter does not change")
+    tapped = {ranks[tap] for tap in head.taps}
+    if len(tapped) != 1:
+        raise BadHead("the head taps modules of different ranks, which K cannot hold")
+    expected_k = (len(head.contributors), len(head.taps), head.k, *tapped)
+    expected_p = (base.hidden_size, head.k)
+    for name, expected in (("K", expected_k), ("P", expected_p)):
+        if file.tensors[name].shape != expected or head.k < 1:
+            raise BadHead(f"the head's {name} has shape {file.tensors[name].shape} instead of {expected}")

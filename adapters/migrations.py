@@ -114,10 +114,10 @@ CREATE TABLE stagings (
     digest TEXT NOT NULL,
     namespace TEXT NOT NULL,
     adapter TEXT NOT NULL,
-    tag TEXT,
+    tag TEXT,                                  -- NULL: the default tag
     publisher TEXT NOT NULL,
     facts BLOB NOT NULL,
-    documents BLOB NOT NULL,                   -- canonical JSON list of the documents a commit records
+    explicit INTEGER NOT NULL,                 -- 1 if the publisher declared weights, 0 if they are the default
     created_ms INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX stagings_by_digest ON stagings (digest);

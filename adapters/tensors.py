@@ -5,7 +5,6 @@ The format (huggingface/safetensors): 8 bytes little-endian header length N, N b
 tensors must cover without gap or overlap.
 """
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from adapters.errors import BadSafetensors, NotFinite
+from adapters.strict_json import parse_json
 
 MAX_HEADER_BYTES = 16 << 20
 BLOCK_BYTES = 4 << 20
@@ -26,7 +26,7 @@ ITEM_BITS = {
     "U64": 64, "I64": 64, "F64": 64,
 }  # fmt: skip
 
-_PATTERNS = {"F32": (np.dtype("<u4"), 0x7F800000), "F16": (np.dtype("<u2"), 0x7C00), "BF16": (np.dtype("<u2"), 0x7F80)}
+_PATTERNS: dict[str, tuple[str, int]] = {"F32": ("<u4", 0x7F800000), "F16": ("<u2", 0x7C00), "BF16": ("<u2", 0x7F80)}
 """The integer a float is read as, and its exponent bits: all of them set means infinity or NaN."""
 
 
@@ -92,18 +92,11 @@ def read_header(path: Path) -> TensorFile:
 
 def _parse_header(file: str, content: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(content.decode("utf-8"), object_pairs_hook=_no_repeats)
-    except (ValueError, RecursionError) as error:
-        raise BadSafetensors(f"{file}: the header is not JSON: {error}") from None
+        value = parse_json(content)
+    except ValueError as error:
+        raise BadSafetensors(f"{file}: the header is {error}") from None
     if not isinstance(value, dict):
         raise BadSafetensors(f"{file}: the header is not a JSON object")
-    return value
-
-
-def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("a key is repeated")
     return value
 
 

@@ -1,0 +1,49 @@
+"""Facts of a registered adapter: what is stored of its package, once, when it is staged."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from adapters.datanet import DatanetStore
+from adapters.declared import default_declared
+from adapters.errors import BadTrainingRecord, HeadMismatch, VersionNotFound
+from adapters.package import Package
+
+
+def facts_of(
+    datanets: DatanetStore, package: Package, declared: Mapping[str, int] | None, publisher: str
+) -> dict[str, Any]:
+    """The members of a RegisteredAdapter that follow from its package, as canonical JSON values.
+
+    Raises VersionNotFound when the package names a Datanet version that is not here, BadTrainingRecord and HeadMismatch
+    when it names a contributor without an example in that version.
+    """
+    datanet, held = _version_of(datanets, package)
+    for name in package.tokens:
+        if name not in held:
+            raise BadTrainingRecord(f"the training record names {name}, who has no example in the Datanet version")
+    for name in package.contributors:
+        if name not in held:
+            raise HeadMismatch(f"the head has a row for {name}, who has no example in the Datanet version")
+    return {
+        "base": package.base,
+        "rank": package.rank,
+        "head": package.head,
+        "method": package.method,
+        "fidelity_ppm": package.fidelity_ppm,
+        "datanet": datanet,
+        "datanet_version": package.datanet_version,
+        "trainer": package.trainer,
+        "host": package.host,
+        "contributors": package.contributors,
+        "declared": declared or default_declared(package, held, publisher),
+    }
+
+
+def _version_of(datanets: DatanetStore, package: Package) -> tuple[str | None, dict[str, int]]:
+    """The package's Datanet, and the bytes that each contributor has in its version."""
+    if package.datanet_version is None:
+        return None, {}
+    document = datanets.find_version(package.datanet_version)
+    if document is None or package.datanet not in (None, document["datanet"]):
+        raise VersionNotFound(f"{package.datanet or 'no Datanet'} has no version {package.datanet_version}")
+    return document["datanet"], {name: count["bytes"] for name, count in document["contributors"].items()}
