@@ -45,7 +45,7 @@ class OpenHold:
 
 
 class Ledger:
-    """One ledger, two units: nanos of the configured currency, and microtokens. Safe to use from any thread and process."""
+    """One ledger, two units: nanos of the configured currency, and microtokens. Safe from any thread and process."""
 
     def __init__(self, store: Store, currency: str) -> None:
         self.store = store

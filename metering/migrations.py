@@ -39,8 +39,9 @@ MIGRATIONS: list[list[str]] = [
         # one row per settled usage event; its id is never forgotten
         """CREATE TABLE usage (
             id TEXT PRIMARY KEY, event_digest TEXT NOT NULL, window_id {integer} NOT NULL,
-            leaf_index {integer} NOT NULL, tenant TEXT NOT NULL, terms TEXT NOT NULL, completion_tokens {integer} NOT NULL,
-            base_only {integer} NOT NULL, amount_nanos {integer} NOT NULL, body {bytes} NOT NULL){strict}""",
+            leaf_index {integer} NOT NULL, tenant TEXT NOT NULL, terms TEXT NOT NULL,
+            completion_tokens {integer} NOT NULL, base_only {integer} NOT NULL,
+            amount_nanos {integer} NOT NULL, body {bytes} NOT NULL){strict}""",
         """CREATE TABLE quarantine (
             record_digest TEXT PRIMARY KEY, reason TEXT NOT NULL, event_id TEXT, record {bytes} NOT NULL,
             time_us {integer} NOT NULL){strict}""",
