@@ -21,12 +21,12 @@ DIMENSIONS = 512  # of the residual, per program
 
 
 def readout(logits: Tensor, emitted: Tensor, normed: Tensor, W_P: Tensor, P_over_g: Tensor) -> tuple[Tensor, Tensor]:
-    """u [n, k] and margin [n], fp32; see `reference.readout`. logits and normed may have a row stride, the rest has none."""
+    """u [n, k] and margin [n], fp32; see `reference.readout`. Only logits and normed may have a row stride."""
     n, V = logits.shape
     D, k = P_over_g.shape
     block_n = min(MAX_BLOCK_N, max(16, triton.next_power_of_2(n)))
     block_k = min(MAX_BLOCK_K, max(16, triton.next_power_of_2(k)))
-    tiles, wide = triton.cdiv(n, block_n), triton.cdiv(k, block_k)
+    tiles, wide = max(1, triton.cdiv(n, block_n)), triton.cdiv(k, block_k)
     shares = min(triton.cdiv(V, BLOCK_V), triton.cdiv(2 * processors(logits.device), tiles * wide))
     per_share = triton.cdiv(triton.cdiv(V, shares), BLOCK_V) * BLOCK_V
     shares = triton.cdiv(V, per_share)
@@ -103,7 +103,7 @@ def _softmax_share(
     row, is_token, y, W_P, columns, is_column, first, end,
     k: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """Online softmax with the rows of W_P as values, over v in [first, end), v != y: top, mass, moment [N], value [N, K]."""
+    """Online softmax with values W_P[v] over v in [first, end), v != y: top, mass, moment [N], value [N, K]."""
     top = tl.full([BLOCK_N], float("-inf"), tl.float32)
     mass = tl.zeros([BLOCK_N], tl.float32)
     moment = tl.zeros([BLOCK_N], tl.float32)

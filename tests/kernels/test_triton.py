@@ -1,0 +1,64 @@
+"""The Triton kernels in Triton's interpreter, at sizes that fit no block, against the fp64 reference."""
+
+import pytest
+import torch
+
+from kernels import checks, copy_rows, readout, scores, trace
+
+FP32, BF16 = torch.float32, torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("n", "V", "D", "k", "dtype"),
+    [
+        (1, 3, 1, 1, FP32),
+        (3, 1001, 117, 7, FP32),
+        (17, 65, 5, 33, FP32),
+        (37, 517, 600, 33, BF16),
+        (1, 9001, 64, 131, BF16),
+        (16, 64, 512, 64, BF16),
+    ],
+)
+def test_readout(interpreted, n, V, D, k, dtype):
+    """u and margin are within rounding at odd sizes: one share or many, one token tile or several, k over one block,
+    shares whose logits are all -inf, and an emitted token 60 nats above the rest."""
+    assert interpreted(checks.readout_error, readout.readout, n=n, V=V, D=D, k=k, dtype=dtype) <= 1
+
+
+@pytest.mark.parametrize(
+    ("n", "slots", "m", "taps", "k", "r", "active", "dtype"),
+    [
+        (1, 1, 1, 1, 1, 1, 1, FP32),
+        (5, 3, 7, 3, 7, 5, 3, FP32),
+        (70, 9, 65, 2, 33, 6, 4, BF16),
+        (40, 2, 3, 3, 70, 130, 1, FP32),
+        (33, 300, 2, 2, 5, 3, 300, FP32),
+        (129, 40, 3, 9, 16, 8, 40, BF16),
+    ],
+)
+def test_attribution_scores(interpreted, n, slots, m, taps, k, r, active, dtype):
+    """Scores of mixed adapters are within rounding: slots without tokens, segments over one tile, more slots than
+    tokens, k over one block, more taps than one share; tokens without head score 0 and their rows are never read."""
+    sizes = {"n": n, "slots": slots, "m": m, "taps": taps, "k": k, "r": r, "active": active, "dtype": dtype}
+    assert interpreted(checks.scores_error, scores.attribution_scores, **sizes) <= 1
+
+
+@pytest.mark.parametrize(
+    ("contributors", "examples", "size", "dtype"),
+    [(1, 1, 1, FP32), (5, 13, 519, FP32), (3, 8, 300, BF16), (40, 2, 256, FP32)],
+)
+def test_trace_update(interpreted, contributors, examples, size, dtype):
+    """The fused step is within rounding: contributors without an example, padding full of NaN, a ragged last block."""
+    sizes = {"contributors": contributors, "examples": examples, "size": size, "dtype": dtype}
+    assert interpreted(checks.trace_error, trace.trace_update, **sizes) <= 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_copy_rows(interpreted, dtype):
+    """Every element is copied and converted, and no other byte of the target is written."""
+    assert interpreted(checks.copy_error, copy_rows.copy_rows, slices=3, tokens=37, r=6, dtype=dtype) == 0
+
+
+def test_a_tokens_score_does_not_depend_on_its_batch(interpreted):
+    """The score of a token alone, or among others, is the same to the last bit: scores can be replayed."""
+    assert interpreted(checks.batch_dependence, scores.attribution_scores) == 0
