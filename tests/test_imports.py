@@ -64,7 +64,7 @@ def test_a_module_imports_only_what_its_package_may(path: Path) -> None:
 
 @pytest.mark.parametrize("prefix", ["gateway", "adapters"])
 def test_the_torch_free_part_does_not_import_the_torch_part(prefix: str) -> None:
-    """At import time gateway needs no more of the engine than the tally's reader, and adapters nothing of its training."""
+    """At import time gateway needs only the tally's reader of the engine, and adapters nothing of its training."""
     torch_parts = {
         "gateway": ("gateway.engine", "adapters.training"),
         "adapters": ("adapters.training", "adapters.demo"),

@@ -67,10 +67,8 @@ def vllm_arguments(options: argparse.Namespace, extra: list[str]) -> list[str]:
     """The command line given to vLLM's own parser; `extra` comes last and so wins."""
     from vllm.platforms import current_platform
 
-    from gateway.engine.slots import reserved_slots
-
     arguments = ["--model", options.model, "--served-model-name", base_name(options.model, options.name)]
-    arguments += ["--enable-lora", "--max-loras", str(options.slots + reserved_slots()), "--disable-uvicorn-access-log"]
+    arguments += ["--enable-lora", "--max-loras", str(options.slots), "--disable-uvicorn-access-log"]
     arguments += ["--enable-prompt-tokens-details"]
     if current_platform.is_cpu():
         given = {argument.split("=")[0] for argument in extra}

@@ -21,10 +21,9 @@ def register() -> None:
     if _registered or not os.environ.get(ENABLED):
         return
     _registered = True
-    _reserve_empty_slot()
+    _group_lora_operations()
     _register_resolver(Path(os.environ[ADAPTERS]))
     if attribution_enabled():
-        _tap_lora_operations()
         _load_heads_with_adapters()
 
 
@@ -33,22 +32,13 @@ def attribution_enabled() -> bool:
     return os.environ.get(ATTRIBUTION, "1") == "1"
 
 
-def _tap_lora_operations() -> None:
+def _group_lora_operations() -> None:
     from vllm.platforms import current_platform
 
     if current_platform.is_cpu():
-        name = "gateway.engine.punica.TappedPunicaWrapperCPU"
+        name = "gateway.engine.punica.GroupedPunicaWrapperCPU"
         platform: Any = type(current_platform)
         platform.get_punica_wrapper = classmethod(lambda cls: name)
-
-
-def _reserve_empty_slot() -> None:
-    from vllm.lora.model_manager import LoRAModelManager
-
-    from gateway.engine.slots import reserved_slots
-
-    manager: Any = LoRAModelManager
-    manager.lora_slots = property(lambda self: self.lora_config.max_loras - reserved_slots())
 
 
 def _register_resolver(adapters: Path) -> None:

@@ -1,24 +1,12 @@
 """The vLLM scheduler that hands each request the scores of its tokens."""
 
-from copy import copy
 from typing import Any
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 
-from gateway.engine.slots import reserved_slots
-
 
 class _Attribution:
-    lora_config: Any
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        if self.lora_config is not None:
-            # The slot kept empty for base-model rows is not there for the scheduler either.
-            self.lora_config = copy(self.lora_config)
-            self.lora_config.max_loras -= reserved_slots()
-
     def update_from_output(self, scheduler_output: Any, model_runner_output: Any) -> Any:
         """vLLM's, with each output's scores in the array field that rides to the API process."""
         outputs = super().update_from_output(scheduler_output, model_runner_output)  # type: ignore[misc]

@@ -1,7 +1,4 @@
-"""The static buffer in which every LoRA module leaves its shrink output `h = A x`.
-
-vLLM's CPU path allocates that buffer anew in every call; handing it a slice of ours makes the tap free of copies.
-"""
+"""The static buffer in which every LoRA module leaves its shrink output `h = A x`."""
 
 from collections.abc import Mapping, Sequence
 
@@ -22,12 +19,16 @@ class TapBuffer:
         self._modules = dict(modules)
         self.h = torch.zeros(len(names), max_tokens, max_rank, dtype=torch.float32)
 
-    def buffers(self, address: int, tokens: int) -> tuple[torch.Tensor, ...] | None:
-        """Zeroed views [tokens, max_rank], one per slice of the module at `address`; None for an untapped module."""
-        rows = self._modules.get(address)
+    def write(self, address: int, index: int, rows: torch.Tensor | None, h: torch.Tensor) -> None:
+        """Keeps h [tokens, rank] of one slice of the module at `address`, for the given token rows (None: all)."""
+        tap = self._modules.get(address)
+        if tap is None:
+            return
+        target = self.h[tap[index], :, : h.shape[1]]
         if rows is None:
-            return None
-        return tuple(self.h[row, :tokens].zero_() for row in rows)
+            target[: len(h)] = h
+        else:
+            target[rows] = h.float()
 
     def gather(self, taps: torch.Tensor, tokens: torch.Tensor, rank: int) -> torch.Tensor:
         """h at the given token positions: [tokens, taps, rank]."""

@@ -1,0 +1,77 @@
+"""Heads on the worker."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from gateway.engine.heads import HEAD_FILE, HeadMismatchError, HeadStore, head_contributors, read_head
+
+D, VOCAB, TAPS = 12, 30, {"a": 0, "b": 1, "c": 2}
+
+
+def write_head(
+    directory: Path, *, taps: tuple[str, ...] = ("c", "a"), seed: int = 0, k: int = 4, **metadata: str
+) -> Path:
+    directory.mkdir(exist_ok=True)
+    torch.manual_seed(seed)
+    described = {"format": "openledger-head/1", "taps": json.dumps(taps), "contributors": json.dumps(["x", "y", "z"])}
+    tensors = {"K": torch.randn(3, len(taps), k, 2), "P": torch.eye(D)[:, :k].contiguous()}
+    save_file(tensors, directory / HEAD_FILE, described | metadata)
+    return directory
+
+
+@pytest.fixture
+def store() -> HeadStore:
+    return HeadStore(torch.randn(VOCAB, D), torch.rand(D) + 0.5, TAPS)
+
+
+def test_a_package_without_head_is_served_unscored(store: HeadStore, tmp_path: Path) -> None:
+    """No head file means no head, not an error."""
+    store.load(1, tmp_path)
+    assert store.get(1) is None
+    assert head_contributors(str(tmp_path)) == ()
+
+
+def test_taps_are_looked_up_by_name_in_the_heads_order(store: HeadStore, tmp_path: Path) -> None:
+    """The head's tap order is its own; the store maps it onto the buffer's rows."""
+    store.load(1, write_head(tmp_path))
+    entry = store.get(1)
+    assert entry is not None
+    assert entry[1].tolist() == [2, 0]
+    assert head_contributors(str(tmp_path)) == ("x", "y", "z")
+
+
+def test_heads_with_one_projection_share_its_table(store: HeadStore, tmp_path: Path) -> None:
+    """W_P (vocab x k) is kept once per distinct P and goes with the last head that uses it."""
+    store.load(1, write_head(tmp_path / "one"))
+    alone = store.memory_bytes()
+    store.load(2, write_head(tmp_path / "two", seed=5))
+    assert store.memory_bytes() - alone < VOCAB * 4 * 4
+    store.retain({2})
+    assert store.get(1) is None
+    assert store.memory_bytes() == alone
+    store.retain(set())
+    assert store.memory_bytes() == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"taps": ("a", "nowhere")}, {"format": "openledger-head/9"}, {"contributors": json.dumps(["x"])}],
+    ids=["unknown tap", "unknown format", "wrong contributors"],
+)
+def test_a_head_that_does_not_fit_is_refused(store: HeadStore, tmp_path: Path, change: dict) -> None:
+    """A mismatch is a named error and leaves nothing behind."""
+    with pytest.raises(HeadMismatchError):
+        store.load(1, write_head(tmp_path, **change))
+    assert store.get(1) is None
+
+
+def test_a_truncated_head_is_an_error(tmp_path: Path) -> None:
+    """Half a file is never half a head."""
+    path = write_head(tmp_path) / HEAD_FILE
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(Exception, match=r"(?i)header|incomplete|metadata"):
+        read_head(tmp_path)
