@@ -12,12 +12,12 @@ from typing import Any
 
 from gateway.accounts import Caller
 from gateway.catalog import ServedModel
-from gateway.engine_client import PATHS
 from gateway.errors import ContextLengthExceeded, InsufficientCredit, StoreStopped
 from gateway.flights import Ticket
 from gateway.limits import Standing
 from gateway.parameters import Generation
 from gateway.services import Services
+from gateway.upstream import PATHS
 from metering.ledger import Ledger
 from metering.pricebook import worst_case_nanos
 from metering.status import Status

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,7 +52,7 @@ class Child:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
         self.reaper.watch(self._process.pid)
         self._started = time.monotonic()
@@ -81,10 +82,8 @@ class Child:
         """Asks, waits, and then kills the whole group."""
         self.terminate()
         if self._process is not None:
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 self._process.wait(self.stop_seconds)
-            except subprocess.TimeoutExpired:
-                pass
             self._bury()
 
     def _bury(self) -> None:
@@ -107,5 +106,6 @@ def kill_group(group: int) -> None:
 _libc = ctypes.CDLL(None)
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Asks the kernel for SIGTERM when the thread that started this process is gone."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

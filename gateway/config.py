@@ -21,6 +21,7 @@ class Settings:
     default_max_tokens: int = 512  # when a chat request names no limit; the hold must be finite
     max_body_bytes: int = 4 << 20
     max_upload_bytes: int = 1 << 30
+    max_lora_rank: int = 16  # of the engine and of what is registered
     max_choices: int = 16  # n times the number of prompts
     requests_per_minute: int = 6_000  # per API key
     tokens_per_minute: int = 4_000_000  # per API key, prompt and completion together
@@ -55,12 +56,14 @@ class Settings:
         return {f"OPENLEDGER_{f.name.upper()}": str(getattr(self, f.name)) for f in fields(self)}
 
     @property
+    def local_host(self) -> str:
+        """The address under which this machine reaches the gateway."""
+        return "127.0.0.1" if self.host in ("0.0.0.0", "::", "") else self.host
+
+    @property
     def base_url(self) -> str:
-        """The OpenAI base URL that a client on this machine uses."""
-        if self.public_url:
-            return self.public_url
-        host = "127.0.0.1" if self.host in ("0.0.0.0", "::", "") else self.host
-        return f"http://{host}:{self.port}/v1"
+        """The OpenAI base URL."""
+        return self.public_url or f"http://{self.local_host}:{self.port}/v1"
 
     @property
     def base_directory(self) -> Path:

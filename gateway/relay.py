@@ -10,12 +10,12 @@ from gateway import sse
 from gateway.admission import Admitted
 from gateway.answers import StoredAnswer
 from gateway.closing import Closing
-from gateway.engine_client import EngineLost
 from gateway.errors import EngineUnavailable, GatewayError
 from gateway.meter import Meter
 from gateway.services import Services
 from gateway.settling import Settling
 from gateway.stream_answer import StreamAnswer
+from gateway.upstream import EngineLost
 
 ABORT_AGAIN_SECONDS = 0.5
 END = None

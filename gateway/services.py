@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from adapters.base import BaseModel
 from adapters.database import Database as RegistryDatabase
 from adapters.datanet import DatanetStore
+from adapters.package import PackageLimits
 from adapters.registry import Registry
 from gateway.accounts import Accounts, ensure_operator
 from gateway.answers import Answers
@@ -19,18 +20,19 @@ from gateway.catalog import Catalog
 from gateway.config import Settings
 from gateway.database import Database
 from gateway.documents import Documents
-from gateway.engine_client import EngineClient
 from gateway.flights import Flights
 from gateway.limits import Limits
 from gateway.prices import load_price_book
 from gateway.publication import Publication
 from gateway.terms import TermsBook, base_terms
+from gateway.upstream import EngineClient
 from metering.config import MeteringConfig
 from metering.journal import JournalWriter
 from metering.ledger import Ledger
 from metering.pricebook import PriceBook
 
 OPERATOR = "operator"
+STAGING_LIFE_MS = 3_600_000
 T = TypeVar("T")
 
 
@@ -98,7 +100,9 @@ def _open(settings: Settings) -> Services:
     ledger.put_document("price_book", prices.encode())
     ledger.put_document("terms", terms_of_base.encode())
     datanets = DatanetStore(registry_database)
-    registry = Registry(registry_database, settings.data / "adapters", base)
+    limits = PackageLimits(package_bytes=settings.max_upload_bytes, max_rank=settings.max_lora_rank)
+    registry = Registry(registry_database, settings.data / "adapters", base, limits)
+    registry.recover(STAGING_LIFE_MS)
     terms = TermsBook(database, datanets, ledger, OPERATOR)
     accounts = Accounts(database)
     ensure_operator(accounts, settings.operator_key_file, OPERATOR)

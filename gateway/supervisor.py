@@ -86,7 +86,7 @@ class Supervisor:
         self._reaper.close()
 
     def _is_ready(self) -> bool:
-        url = f"http://{local(self._settings.host)}:{self._settings.port}/healthz"
+        url = f"http://{self._settings.local_host}:{self._settings.port}/healthz"
         try:
             return httpx.get(url, timeout=5).status_code == 200 and self._children[2].is_running
         except httpx.HTTPError:
@@ -95,7 +95,8 @@ class Supervisor:
     def _engine(self) -> Child:
         plan, data = self._plan, self._settings.data
         command = ["-m", "gateway.engine.launcher", "--data", str(data), "--model", str(plan.base_directory)]
-        command += ["--name", plan.base_name, *plan.engine_arguments]
+        command += ["--name", plan.base_name, "--max-lora-rank", str(self._settings.max_lora_rank)]
+        command += plan.engine_arguments
         return self._child("engine", command, data / "engine" / "engine.log", 20)
 
     def _gateway(self) -> Child:
@@ -163,11 +164,6 @@ def stop_signals() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def local(host: str) -> str:
-    """The address under which this machine reaches a listening host."""
-    return "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
 
 
 def tail(path: Path) -> str:

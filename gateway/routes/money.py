@@ -1,9 +1,7 @@
 """What was used, owed and earned: usage, invoices, statements, receipts."""
 
 import time
-from typing import Any
 
-import orjson
 from fastapi import APIRouter
 from fastapi.responses import PlainTextResponse, Response
 
@@ -13,7 +11,7 @@ from gateway.routes.accounts import wallet
 from gateway.services import Services
 from metering.errors import UsageUnknown
 from metering.invoice import build_invoice, render_invoice
-from metering.receipt import build_receipt
+from metering.receipt import build_receipt, receipt_tenant
 from metering.statement import build_statement, render_statement
 
 router = APIRouter(prefix="/v1", tags=["money"])
@@ -61,14 +59,9 @@ async def receipt(request_id: str, services: Held, caller: Anyone) -> Response:
 
 
 def _receipt(services: Services, caller: Caller, request_id: str) -> bytes:
-    data = build_receipt(services.ledger, request_id)
-    if not caller.is_admin and _tenant(orjson.loads(data)) != caller.account:
-        raise UsageUnknown(request_id)
-    return data
-
-
-def _tenant(receipt: Any) -> str | None:
-    return receipt["event"]["data"]["tenant"]
+    if not caller.is_admin and receipt_tenant(services.ledger, request_id) != caller.account:
+        raise UsageUnknown(f"no settled usage {request_id}")
+    return build_receipt(services.ledger, request_id)
 
 
 def this_month() -> str:

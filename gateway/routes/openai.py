@@ -11,11 +11,11 @@ from gateway.accounts import Caller
 from gateway.admission import Admitted, admit
 from gateway.answers import StoredAnswer
 from gateway.edge import Anyone, Held, answer, listing, read_body
-from gateway.engine_client import PATHS
 from gateway.errors import StillInFlight
 from gateway.parameters import parse
 from gateway.relay import Relay
 from gateway.services import Services
+from gateway.upstream import PATHS
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 

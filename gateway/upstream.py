@@ -22,7 +22,7 @@ class EngineLost(Exception):
 
 
 class EngineClient:
-    """One connection pool to one engine. EngineUnavailable means that nothing was started, EngineLost that it may be."""
+    """A connection pool to one engine. EngineUnavailable means that nothing was started, EngineLost that it may be."""
 
     def __init__(self, socket: Path, connect_seconds: float, silence_seconds: float) -> None:
         self._http = httpx.AsyncClient(

@@ -1,0 +1,171 @@
+"""openledger adapter ..."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO
+
+import typer
+
+from gateway.cli.api import Api, data_directory
+from gateway.cli.datanet import export_version
+from gateway.cli.failures import FINDING, USAGE, Failure
+from gateway.cli.output import Json, emit, errors, facts, table
+
+app = typer.Typer(help="Adapters: train, register, list, show, promote, revoke.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="namespace/adapter")]
+Account = Annotated[str | None, typer.Option("--account", help="act for this account (operator)")]
+BLOCK_BYTES = 1 << 20
+
+
+@app.command()
+def train(
+    datanet: Annotated[str, typer.Argument(help="DATANET or DATANET@VERSION")],
+    out: Annotated[Path | None, typer.Option(help="package directory; trained/<datanet> by default")] = None,
+    base: Annotated[Path | None, typer.Option(help="base model directory; $DATA/base by default")] = None,
+    seed: Annotated[int, typer.Option()] = 0,
+    epochs: Annotated[int | None, typer.Option(help="at most this many")] = None,
+    rank: Annotated[int | None, typer.Option("--rank", "-r")] = None,
+    trainer: Annotated[str, typer.Option(help="account that trains")] = "operator",
+    host: Annotated[str, typer.Option(help="account whose machine it is")] = "operator",
+    head: Annotated[bool, typer.Option(help="fit an attribution head after training")] = True,
+    register: Annotated[str | None, typer.Option(help="namespace/adapter[:tag] to register under when done")] = None,
+    promote: Annotated[bool, typer.Option(help="let the bare name lead to it")] = False,
+    account: Account = None,
+    as_json: Json = False,
+) -> None:
+    """Train a LoRA adapter on a Datanet version, on this machine, and fit its attribution head."""
+    api = Api.from_environment()
+    name, _, version = datanet.partition("@")
+    out = out or Path("trained") / name
+    base = base or data_directory() / "base"
+    overrides = {"max_epochs": epochs, "r": rank}
+    with tempfile.TemporaryDirectory() as folder:
+        export = Path(folder) / "export"
+        export_version(api, name, export, version or None)
+        done = run_training(export, base, out, seed, overrides, trainer, host, head)
+    if register:
+        done["registered"] = upload_package(api, out, register, None, account)
+        if promote:
+            promote_to(api, register, done["registered"]["digest"], account)
+    emit(as_json, done, facts(done))
+
+
+def run_training(
+    export: Path,
+    base: Path,
+    out: Path,
+    seed: int,
+    overrides: dict[str, Any],
+    trainer: str,
+    host: str,
+    with_head: bool,
+) -> dict[str, Any]:
+    """Trains and fits in this process; torch is first imported here."""
+    from adapters.training.config import TrainingConfig
+    from adapters.training.fit import fit_head
+    from adapters.training.progress import TerminalBar
+    from adapters.training.train import train_adapter
+
+    bar = TerminalBar()
+    try:
+        config = TrainingConfig(**{name: value for name, value in overrides.items() if value is not None})
+        trained = train_adapter(export, base, out, seed=seed, config=config, trainer=trainer, host=host, progress=bar)
+        done: dict[str, Any] = {
+            "package": str(trained.package_dir),
+            "weights": trained.weights_digest,
+            "datanet_version": trained.datanet_version,
+            "contributors": list(trained.contributors),
+            "steps": trained.steps,
+            "final_loss_ppm": trained.final_loss_ppm,
+            "compute_ms": trained.compute_ms,
+        }
+        if with_head:
+            fitted = fit_head(trained.package_dir, export, base, progress=bar)
+            done |= {"head": fitted.head_digest, "fidelity": fitted.fidelity}
+    except (ValueError, OSError) as error:
+        raise Failure(FINDING, f"training failed: {error}") from error
+    return done
+
+
+@app.command()
+def register(
+    path: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="package directory")],
+    name: Annotated[str, typer.Option(help="namespace/adapter[:tag]")],
+    declared: Annotated[str | None, typer.Option(help='weights by contributor as JSON: {"alice": 2, "bob": 1}')] = None,
+    promote: Annotated[bool, typer.Option(help="let the bare name lead to it")] = False,
+    account: Account = None,
+    as_json: Json = False,
+) -> None:
+    """Upload a PEFT LoRA package; it is served under its name when this returns."""
+    api = Api.from_environment()
+    adapter = upload_package(api, path, name, declared, account)
+    if promote:
+        promote_to(api, name, adapter["digest"], account)
+    emit(as_json, adapter, facts(adapter))
+
+
+@app.command("list")
+def list_adapters(namespace: Annotated[str | None, typer.Argument()] = None, as_json: Json = False) -> None:
+    """List adapter names and what they lead to."""
+    rows = Api.from_environment().get("/adapters", namespace=namespace)["data"]
+    emit(as_json, rows, table(rows, "name", "owner", "promoted", "tags"))
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="namespace/adapter[:tag], or a digest")], as_json: Json = False
+) -> None:
+    """Show a name and its adapter: base, head, method, fidelity, Datanet version, terms."""
+    shown = Api.from_environment().get(f"/adapters/{name}")
+    emit(as_json, shown, facts(shown.get("leads_to") or shown))
+
+
+@app.command()
+def promote(
+    name: Name,
+    to: Annotated[str, typer.Argument(help="tag or digest")],
+    account: Account = None,
+    as_json: Json = False,
+) -> None:
+    """Let the bare name lead to a tag or a digest."""
+    shown = promote_to(Api.from_environment(), name, to, account)
+    emit(as_json, shown, f"{shown['name']} leads to {to}")
+
+
+@app.command()
+def revoke(
+    adapter: Annotated[str, typer.Argument(help="digest, or a name")], account: Account = None, as_json: Json = False
+) -> None:
+    """Stop an adapter from being served, under every name."""
+    body = {"digest" if adapter.startswith("sha256:") else "name": adapter}
+    revoked = Api.from_environment().post("/adapters/revoke", body, account=account)
+    emit(as_json, revoked, f"{revoked['digest']} is revoked")
+
+
+def upload_package(api: Api, path: Path, name: str, declared: str | None, account: str | None) -> dict[str, Any]:
+    """Packs a package directory and streams it to the gateway."""
+    from adapters.errors import AdaptersError
+    from adapters.package import pack
+
+    with tempfile.TemporaryFile() as archive:
+        try:
+            left_out = pack(path, archive)
+        except AdaptersError as error:
+            raise Failure(USAGE, f"{path}: {error.message} ({error.code})") from error
+        if left_out:
+            errors.print(f"not part of a package, left out: {', '.join(left_out)}")
+        archive.seek(0, os.SEEK_SET)
+        return api.upload("/adapters", _blocks(archive), name=name, declared=declared, account=account)
+
+
+def promote_to(api: Api, name: str, to: str, account: str | None) -> dict[str, Any]:
+    """Promotes the bare name of namespace/adapter[:tag]."""
+    return api.post("/adapters/promote", {"name": name.partition(":")[0], "to": to}, account=account)
+
+
+def _blocks(file: BinaryIO) -> Iterator[bytes]:
+    while block := file.read(BLOCK_BYTES):
+        yield block

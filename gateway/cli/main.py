@@ -1,0 +1,49 @@
+"""The `openledger` command. Everything but serve and train speaks HTTP to a gateway, here or elsewhere."""
+
+import os
+import sys
+
+import click
+import typer
+
+from gateway.cli import account, adapter, datanet, demo, money, serve
+from gateway.cli.failures import USAGE, Failure
+from gateway.cli.output import errors
+
+app = typer.Typer(name="openledger", help=__doc__, no_args_is_help=True, add_completion=False)
+app.command("serve")(serve.serve)
+app.command("demo")(demo.demo)
+app.add_typer(datanet.app, name="datanet")
+app.add_typer(adapter.app, name="adapter")
+app.add_typer(account.accounts, name="account")
+app.add_typer(account.keys, name="key")
+app.add_typer(account.credit, name="credit")
+for command in (money.invoice, money.statement, money.receipt, money.verify, money.check, money.usage):
+    app.command(command.__name__)(command)
+
+
+def main() -> None:
+    """Runs a command; every way it can end is an exit code of gateway.cli.failures."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """The exit code of a command line."""
+    try:
+        status = app(arguments, standalone_mode=False)
+    except Failure as failure:
+        errors.print(f"openledger: {failure}", markup=False)
+        return failure.status
+    except click.ClickException as error:
+        errors.print(f"openledger: {error.format_message()}", markup=False)
+        return USAGE
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads; the exit must stay silent
+        return 0
+    return status if isinstance(status, int) else 0
+
+
+if __name__ == "__main__":
+    main()
