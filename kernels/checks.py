@@ -40,7 +40,7 @@ def readout_error(
     logits = 4 * torch.randn(n, V, generator=make, device=device)
     emitted = torch.randint(V, (n,), generator=make, device=device)
     logits[:, ::7] = -torch.inf
-    logits[torch.arange(n), emitted] = torch.randn(n, generator=make, device=device)
+    logits[torch.arange(n, device=device), emitted] = torch.randn(n, generator=make, device=device)
     logits[0, emitted[0]] += 60
     normed, W_P, P_over_g = (torch.randn(s, generator=make, device=device) for s in ((n, D), (V, k), (D, k)))
     args = (
@@ -129,7 +129,8 @@ def trace_error(
     gradient[::6] = torch.nan
     adamw = AdamW(lr=1e-2, step=3, weight_decay=0.1)
     args = [_inside(t) for t in (*states, gradient, owner)]
-    expected = reference.trace_update(*(t.double() for t in states), gradient, owner, adamw)
+    parameter, trace, m, v = (t.double() for t in states)
+    expected = reference.trace_update(parameter, trace, m, v, gradient, owner, adamw)
     with poisoned_allocations():
         operation(*args, adamw)
     moved = (contributors + 1) * adamw.lr / adamw.correction1 / 0.3  # the furthest step: |m| / sqrt(0.1) each

@@ -22,7 +22,7 @@ from kernels.products import product
 BLOCK_N = 16  # tokens per tile, the least a tensor core takes
 TAPS = 8  # taps per program
 MAX_BLOCK_K = 64  # rows of u per product; a wider u passes over the taps again for each
-COLUMNS = 128  # (contributor, rank) pairs per program
+COLUMN_BYTES = 256  # (contributor, rank) pairs per program: 128 in bf16; 128 in fp32 would spill
 RANKED = 64  # tokens placed by one program of _plan
 SEEN = 32  # tokens it compares them with at a time
 
@@ -38,7 +38,7 @@ def attribution_scores(u: Tensor, h: Tensor, K: Tensor, slot: Tensor) -> Tensor:
     tiles = min(n, slots) + n // BLOCK_N
     shares = triton.cdiv(taps, TAPS)
     block_r = triton.next_power_of_2(r)
-    block_c = max(1, COLUMNS // block_r)
+    block_c = max(1, COLUMN_BYTES // K.element_size() // block_r)
 
     def integers(size: int) -> Tensor:
         return torch.empty(size, dtype=torch.int32, device=u.device)

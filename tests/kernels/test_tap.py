@@ -41,7 +41,7 @@ def test_a_dead_handle_is_refused():
 
 
 def test_a_compiled_graph_keeps_the_tap():
-    """In one full graph of Inductor, the operator runs though nothing reads its result, sees the shrink's values, and the
+    """In one full Inductor graph, the operator runs though nothing reads its result, sees the shrink's values, and the
     address it writes is the same after every call."""
     taps = Taps(4, 16, 3, torch.float32, "cpu")
     address = taps.kept.data_ptr()
