@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from metering.canonical import INT_MAX, INT_MIN, canonical_bytes, digest, is_digest, parse_canonical
+from metering.canonical import canonical_bytes, digest, is_digest, parse_canonical
 from metering.errors import CanonicalError, EventInvalid
 
 EVENT_TYPE = "org.openledger.usage.v1"
 EVENT_SOURCE = "/openledger/gateway"
 PURPOSES = ("serve", "canary")
 TOKENS_MAX = 2**31 - 1
+SCORE_MAX = 2**47  # 140 million nats; 65,536 such events in one window still add up within 64 bits
 REQUEST_ID = re.compile(r"req_[0-9a-f]{32}\Z")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}\Z")
 FINISH_REASON = re.compile(r"[a-z][a-z_]{0,31}\Z")
@@ -74,7 +75,7 @@ class UsageEvent:
             raise EventInvalid("scores: only a head gives scores")
         for contributor, score in self.scores.items():
             _matches("scores", contributor, NAME)
-            _integer("scores", score, INT_MIN, INT_MAX)
+            _integer("scores", score, -SCORE_MAX, SCORE_MAX)
         if self.purpose not in PURPOSES:
             raise EventInvalid(f"purpose: {self.purpose!r} is neither serve nor canary")
 

@@ -57,6 +57,7 @@ class Market:
     config: MeteringConfig
     ledger: Ledger
     numbers: itertools.count = field(default_factory=itertools.count)
+    terms: Terms = TERMS
 
     def event(self, **changes) -> UsageEvent:
         """A usage event of the adapter; with adapter=None, of the base model."""

@@ -124,7 +124,7 @@ def test_damage_to_acknowledged_records_is_reported_not_sealed(config):
 
 
 def test_a_full_disk_acknowledges_nothing_and_recovers(config):
-    """When no new segment can be made, futures fail with JournalUnavailable, admission stops, and space brings it back."""
+    """With no room for a segment, futures fail with JournalUnavailable and admission stops, until there is space."""
     storage = FullStorage()
     writer = JournalWriter(config, "gateway", storage)
     assert writer.can_accept()

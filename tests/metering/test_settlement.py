@@ -47,7 +47,8 @@ def test_window_pays_every_role_once_and_nothing_is_lost(market, settler):
         "residue": money["residue"],
     }
     paid = {
-        name: market.ledger.account_balance(f"contributor:{name}", "USD").credits for name in "ada bob cyd dee".split()
+        name: market.ledger.account_balance(f"contributor:{name}", "USD").credits
+        for name in ("ada", "bob", "cyd", "dee")
     }
     assert sum(paid.values()) == total * 700_001 // 10**6
     assert sum(paid.values()) + sum(money.values()) == total

@@ -1,0 +1,62 @@
+"""Terms: nobody is paid by terms that do not add up."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from metering.canonical import canonical_bytes
+from metering.errors import TermsInvalid
+from metering.terms import decode_terms
+
+D = "sha256:" + "0" * 64
+SPLIT = {"contributors": 700_000, "trainer": 100_000, "host": 100_000, "governance": 50_000, "treasury": 50_000}
+
+
+def test_terms_round_trip(market):
+    """Terms are what their bytes say, and are known by their digest."""
+    assert decode_terms(market.terms.encode()) == market.terms
+    assert decode_terms(market.terms.encode()).digest == market.terms.digest
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"type": "policy"}, "type"),
+        ({"extra": 1}, "members"),
+        ({"adapter": "oracle"}, "adapter"),
+        ({"adapter": None}, "adapter"),
+        ({"base": None}, "base"),
+        ({"head": None}, "fidelity_ppm"),
+        ({"method": "guess"}, "method"),
+        ({"fidelity_ppm": 1_000_001}, "fidelity_ppm"),
+        ({"fidelity_ppm": "1"}, "fidelity_ppm"),
+        ({"host": None}, "host"),
+        ({"host": "a:b"}, "host"),
+        ({"trainer": 7}, "trainer"),
+        ({"trainer": None}, "split_ppm"),
+        ({"datanet": None}, "split_ppm"),
+        ({"declared": []}, "declared"),
+        ({"declared": {}}, "declared"),
+        ({"declared": {"ada": 0}}, "declared"),
+        ({"declared": {"ada": -1, "bob": 2}}, "declared"),
+        ({"declared": {"a b": 1}}, "declared"),
+        ({"split_ppm": SPLIT | {"treasury": 50_001}}, "split_ppm"),
+        ({"split_ppm": SPLIT | {"treasury": -50_000, "host": 200_000}}, "split_ppm"),
+        ({"split_ppm": SPLIT | {"friends": 0}}, "split_ppm"),
+        ({"split_ppm": {"contributors": 1_000_000}}, "split_ppm"),
+    ],
+)
+def test_each_broken_member_is_named(market, changes, field):
+    """A bad document is TermsInvalid and the error starts with the member's name."""
+    document = json.loads(market.terms.encode()) | {"split_ppm": SPLIT} | changes
+    with pytest.raises(TermsInvalid, match=f"^{field}"):
+        decode_terms(canonical_bytes(document))
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"7", b"\xff"])
+def test_other_bytes_are_refused(data):
+    """What is no terms document at all is TermsInvalid too."""
+    with pytest.raises(TermsInvalid):
+        decode_terms(data)
