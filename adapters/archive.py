@@ -102,13 +102,13 @@ class _Reader:
         self._left -= size
         if self._left < 0:
             raise PackageTooLarge(f"a package holds at most {self._budget} bytes")
-        content = b""
+        content = bytearray()
         while len(content) < size:
             more = self._stream.read(size - len(content))
             if not more:
                 raise BadArchive("the archive is cut off")
             content += more
-        return content
+        return bytes(content)
 
     def file(self, size: int) -> Iterator[bytes]:
         """The bytes of a file in blocks, its padding read and dropped."""

@@ -220,7 +220,7 @@ class DatanetStore:
             " withdrawal IS NOT NULL FROM contributions WHERE datanet = ? ORDER BY sequence",
             (name,),
         )
-        return [Contribution(*row) for row in rows]
+        return [Contribution(*(*row[:8], bool(row[8]))) for row in rows]
 
     def versions(self, name: str) -> builtins.list[VersionSummary]:
         """In the order in which they were made. Raises DatanetNotFound."""

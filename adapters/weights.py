@@ -65,11 +65,12 @@ def _pairs(file: TensorFile) -> dict[str, dict[str, str]]:
 
 def _check_modules(pairs: Mapping[str, Mapping[str, str]], config: PeftConfig, base: BaseModel) -> None:
     expected = config.expected(base.modules)
-    for module, pair in pairs.items():
+    for module in pairs:
         if module not in base.modules:
             raise UnknownTargetModule(f"{base.name} has no linear layer {module}")
         if expected is not None and module not in expected:
             raise UnknownTargetModule(f"adapter_config.json does not target {module}, but a tensor does")
+    for module, pair in pairs.items():
         for side in "AB":
             if side not in pair:
                 raise TensorMissing(f"{module} lacks lora_{side}")
