@@ -9,6 +9,7 @@ BLOCK_N = 32  # tokens per program
 
 def copy_rows(source: Tensor, target: Tensor) -> None:
     """target[j, i, b] = source[j, i, b]; both [slices, tokens, r], the last stride 1. No other byte is written."""
+    assert source.stride(2) == target.stride(2) == 1
     slices, tokens, r = source.shape
     _copy[(triton.cdiv(tokens, BLOCK_N), slices)](
         source, target, source.stride(0), source.stride(1), target.stride(0), target.stride(1), tokens, r,

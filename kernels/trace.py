@@ -27,6 +27,7 @@ def trace_update(
     adamw: AdamW,
 ) -> None:
     """The step of `reference.trace_update`, in place. All tensors contiguous, the states fp32."""
+    assert all(t.is_contiguous() for t in (parameter, trace, first_moment, second_moment, gradient))
     contributors, size = len(trace), parameter.numel()
     order = owner.argsort(stable=True).to(torch.int32)
     marks = torch.arange(contributors + 1, dtype=owner.dtype, device=owner.device)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import platform
 import re
 import subprocess
@@ -22,6 +23,7 @@ def machine() -> dict[str, Any]:
     described: dict[str, Any] = {
         "cpu": _cpu_model(),
         "threads": torch.get_num_threads(),
+        "load_average": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "triton": triton.__version__,
