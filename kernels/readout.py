@@ -23,7 +23,9 @@ DIMENSIONS = 512  # of the residual, per program
 def readout(logits: Tensor, emitted: Tensor, normed: Tensor, W_P: Tensor, P_over_g: Tensor) -> tuple[Tensor, Tensor]:
     """u [n, k] and margin [n], fp32; see `reference.readout`. Only logits and normed may have a row stride."""
     assert logits.stride(1) == normed.stride(1) == 1
-    assert emitted.is_contiguous() and W_P.is_contiguous() and P_over_g.is_contiguous()
+    assert emitted.is_contiguous()
+    assert W_P.is_contiguous()
+    assert P_over_g.is_contiguous()
     n, V = logits.shape
     D, k = P_over_g.shape
     block_n = min(MAX_BLOCK_N, max(16, triton.next_power_of_2(n)))

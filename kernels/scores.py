@@ -34,7 +34,8 @@ def attribution_scores(u: Tensor, h: Tensor, K: Tensor, slot: Tensor) -> Tensor:
     Reads of K are widest where r is a multiple of 8 (bf16) or 4 (fp32).
     """
     assert u.stride(1) == h.stride(2) == 1
-    assert K.is_contiguous() and slot.is_contiguous()
+    assert K.is_contiguous()
+    assert slot.is_contiguous()
     n, taps, r = h.shape
     slots, m, _, k, _ = K.shape
     tiles = min(n, slots) + n // BLOCK_N
