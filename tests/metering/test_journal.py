@@ -5,18 +5,30 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import errno
+import json
 import os
 import threading
 import types
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from metering import journal
 from metering.errors import JournalUnavailable, RecordTooLarge
 from metering.journal import JournalWriter
 from metering.journal_reader import JournalReader
-from metering.segment import HEADER_BYTES, RECORD, DiskStorage, encode_frame, frame_bytes
+from metering.segment import (
+    HEADER_BYTES,
+    RECORD,
+    SEAL,
+    DiskStorage,
+    decode_frame,
+    encode_frame,
+    encode_header,
+    frame_bytes,
+)
 
 SYNC_CALL = "        self._segment.sync()\n        self._offset = offset\n"
 
@@ -227,3 +239,21 @@ async def test_append_can_be_awaited(config):
     await asyncio.gather(*(writer.append_async(b"%d" % i) for i in range(100)))
     assert len(payloads(config)) == 100
     writer.close()
+
+
+def test_the_published_segment():
+    """The vector beside the format page is what the code writes, and reads back."""
+    vector = json.loads((Path(__file__).parents[1] / "vectors" / "journal.json").read_text())
+    data = bytes.fromhex(vector["hex"])
+    record = encode_frame(RECORD, b"{}", HEADER_BYTES, HEADER_BYTES)
+    seal_at = HEADER_BYTES + len(record)
+    seal = encode_frame(SEAL, b"", seal_at, seal_at)
+    assert encode_header(vector["name"], vector["segment_bytes"]) + record + seal == data
+    assert decode_frame(data, HEADER_BYTES).payload == b"{}"
+    assert decode_frame(data, seal_at).kind == SEAL
+
+
+@given(st.binary(max_size=200), st.integers(0, 8))
+def test_any_bytes_are_a_sound_frame_or_none(data, position):
+    """Fuzz: arbitrary bytes are never taken for a frame, nor raise."""
+    assert decode_frame(data, position) is None

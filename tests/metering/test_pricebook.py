@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,12 +14,20 @@ from metering.canonical import canonical_bytes, digest
 from metering.errors import PriceBookInvalid, RatingError
 from metering.pricebook import PriceBook, Prices, decode_price_book, rate, rate_tokens, worst_case_nanos
 
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "price-book.json").read_text())
 ADAPTER = digest(b"adapter")
 PRICES = st.builds(Prices, *[st.integers(0, 10**9)] * 3)
 BOOKS = st.builds(
     PriceBook, st.just("USD"), st.integers(1, 9), PRICES, PRICES, st.dictionaries(st.just(ADAPTER), PRICES, max_size=1)
 )
 COUNTS = st.integers(0, 2**31 - 1)
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["fact"])
+def test_vectors(vector):
+    """Each vector is a good price book of the stated digest."""
+    book = decode_price_book(vector["bytes"].encode())
+    assert (book.encode().decode(), book.digest) == (vector["bytes"], vector["digest"])
 
 
 @given(BOOKS)

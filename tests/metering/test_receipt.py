@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -105,3 +106,9 @@ def test_public_entries_have_proofs_too(market, settler):
     settler.drain()
     assert log.wait_included(market.ledger, name, 1) == 3
     assert log.inclusion_proof_text(market.ledger, name).startswith("c2sp.org/tlog-proof@v1\nindex 3\n")
+
+
+def test_the_published_receipt_verifies():
+    """The vector beside the format page verifies with the key beside it."""
+    vector = json.loads((Path(__file__).parents[1] / "vectors" / "receipt.json").read_text())
+    assert verify_receipt(vector["receipt"].encode(), vector["public_key"]).leaf_index == 3

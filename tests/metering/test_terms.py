@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,7 @@ from metering.canonical import canonical_bytes
 from metering.errors import TermsInvalid
 from metering.terms import decode_terms
 
-D = "sha256:" + "0" * 64
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "terms.json").read_text())
 SPLIT = {"contributors": 700_000, "trainer": 100_000, "host": 100_000, "governance": 50_000, "treasury": 50_000}
 
 
@@ -18,6 +19,13 @@ def test_terms_round_trip(market):
     """Terms are what their bytes say, and are known by their digest."""
     assert decode_terms(market.terms.encode()) == market.terms
     assert decode_terms(market.terms.encode()).digest == market.terms.digest
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["fact"])
+def test_vectors(vector):
+    """Each vector is good terms of the stated digest."""
+    terms = decode_terms(vector["bytes"].encode())
+    assert (terms.encode().decode(), terms.digest) == (vector["bytes"], vector["digest"])
 
 
 @pytest.mark.parametrize(
