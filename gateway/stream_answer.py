@@ -59,7 +59,8 @@ class StreamAnswer:
             return b""  # the engine's own usage chunk; ours is made from the meter
         self._named(chunk)
         for choice in choices:
-            self._annotate(choice)
+            if not _only_opens(choice):
+                self._annotate(choice)
             self._open_choices -= choice.get("finish_reason") is not None
         if self._admitted.generation.include_usage:
             chunk["usage"] = None
@@ -83,3 +84,9 @@ class StreamAnswer:
     @property
     def _object(self) -> str:
         return "chat.completion.chunk" if self._admitted.generation.kind == "chat" else "text_completion"
+
+
+def _only_opens(choice: dict[str, Any]) -> bool:
+    """True for the chunk that names the role: it comes after the first token's scores and before its text."""
+    delta = choice.get("delta")
+    return delta is not None and "role" in delta and not delta.get("content") and choice.get("finish_reason") is None
