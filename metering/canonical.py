@@ -71,7 +71,9 @@ def _check(value: Any, depth: int) -> bool:
         for key, item in value.items():
             if type(key) is not str:
                 raise CanonicalError(f"key {key!r} is not a string")
-            ascii_keys = _check(item, depth - 1) and ascii_keys and key.isascii()
+            if type(item) is not str:  # most members are strings; the rest need a look inside
+                ascii_keys = _check(item, depth - 1) and ascii_keys
+            ascii_keys = ascii_keys and key.isascii()
         return ascii_keys
     if kind is list or kind is tuple:
         return all([_check(item, depth - 1) for item in value])  # a list: every item must be checked

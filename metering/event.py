@@ -13,6 +13,7 @@ from metering.errors import CanonicalError, EventInvalid
 
 EVENT_TYPE = "org.openledger.usage.v1"
 EVENT_SOURCE = "/openledger/gateway"
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 PURPOSES = ("serve", "canary")
 TOKENS_MAX = 2**31 - 1
 SCORE_MAX = 2**47  # 140 million nats; 65,536 such events in one window still add up within 64 bits
@@ -141,16 +142,17 @@ def commit_tokens(salt: bytes, choices: Sequence[Sequence[int]]) -> str:
 def rfc3339(time_unix_us: int) -> str:
     """UTC, six decimals, `Z`: 2026-11-23T00:00:00.000000Z."""
     seconds, micros = divmod(time_unix_us, 1_000_000)
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{micros:06d}Z"
+    return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.{micros:06d}Z"
 
 
 def parse_rfc3339(text: object) -> int:
     """Microseconds since 1970 of exactly the form that `rfc3339` writes; EventInvalid otherwise."""
     try:
-        moment = datetime.strptime(str(text), "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
-        time_unix_us = int(moment.replace(microsecond=0).timestamp()) * 1_000_000 + moment.microsecond
-    except ValueError as error:
+        moment = datetime.fromisoformat(str(text))
+        elapsed = moment - EPOCH
+    except (ValueError, TypeError) as error:
         raise EventInvalid(f"time: {error}") from error
+    time_unix_us = (elapsed.days * 86_400 + elapsed.seconds) * 1_000_000 + elapsed.microseconds
     if time_unix_us < 0 or rfc3339(time_unix_us) != text:
         raise EventInvalid("time: not of the form YYYY-MM-DDTHH:MM:SS.ffffffZ")
     return time_unix_us

@@ -51,6 +51,7 @@ class Batch:
     currency: str
     time_us: int
     window: int = 0
+    time: str = field(init=False)
     postings: Postings = field(init=False)
     totals: WindowTotals = field(default_factory=WindowTotals)
     bodies: dict[str, tuple[Any, ...]] = field(default_factory=dict)
@@ -59,6 +60,7 @@ class Batch:
     quarantined: int = 0
 
     def __post_init__(self) -> None:
+        self.time = rfc3339(self.time_us)
         self.postings = Postings(self.connection, self.time_us)
 
     def add(self, record: bytes) -> None:
@@ -115,7 +117,7 @@ class Batch:
         transfers = [*self._charge(event, rating.total_nanos), *self._count(event, base_only)]
         self.totals.add(event, rating.total_nanos, base_only=base_only)
         self._add_lines(event, rating)
-        body = receipt_body(record, book, rating, self.window, self.time_us, transfers, event, terms)
+        body = receipt_body(record, book, rating, self.window, self.time, transfers, event, terms)
         self.bodies[event.id] = (
             event.id, digest(record), self.window, event.tenant, event.terms, event.completion_tokens,
             int(base_only), rating.total_nanos, body, digest(body),
@@ -162,7 +164,7 @@ class Batch:
         return [transfer]
 
     def _add_lines(self, event: UsageEvent, rating: Rating) -> None:
-        day = rfc3339(self.time_us)[:10]
+        day = self.time[:10]
         for line in rating.lines:
             if line.quantity:
                 key = (event.tenant, day, event.model, event.adapter or "", line.kind, line.unit_nanos)
@@ -203,7 +205,7 @@ def receipt_body(
     book: PriceBook,
     rating: Rating,
     window: int,
-    time_us: int,
+    time: str,
     transfers: list[Transfer],
     event: UsageEvent,
     terms: Terms,
@@ -217,7 +219,7 @@ def receipt_body(
             "total_nanos": rating.total_nanos,
         },
         "settlement": {
-            "time": rfc3339(time_us),
+            "time": time,
             "transfers": [
                 {name: getattr(transfer, name) for name in ("amount", "code", "credit", "debit", "id", "unit")}
                 for transfer in transfers

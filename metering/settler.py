@@ -49,7 +49,7 @@ class Settler:
         """Settle one batch of what the journal and the inbox hold, in one transaction that also signs a checkpoint."""
         records = self._reader.read(self._cursors, self._config.batch_size)
         cursors = {record.segment: record.next_offset for record in records}
-        if not records and not self._inbox_waits():
+        if not records and not self._waits("log_inbox"):
             return SettledBatch()
         with self._ledger.store.write() as connection:
             batch = Batch(connection, self._catalog, self._ledger.currency, self._time_us())
@@ -92,6 +92,8 @@ class Settler:
             self._orphans_at = time.monotonic()
             self._tidy_journal()
         done = self.drain()
+        if done.entries and self._waits("quarantine"):
+            done += self.retry_quarantine()  # what it lacked may have come with the new documents
         self._ledger.expire_holds(now_us())
         with self._ledger.store.read() as connection:
             window = find_open_window(connection)
@@ -102,9 +104,9 @@ class Settler:
     def close(self) -> None:
         self._ledger.close()
 
-    def _inbox_waits(self) -> bool:
+    def _waits(self, table: str) -> bool:
         with self._ledger.store.read() as connection:
-            return bool(connection.execute("SELECT 1 FROM log_inbox LIMIT 1"))
+            return bool(connection.execute(f"SELECT 1 FROM {table} LIMIT 1"))
 
     def _tidy_journal(self) -> None:
         self.damaged = self._reader.seal_orphans()

@@ -220,3 +220,14 @@ def test_second_settler_is_refused_by_name(market, settler):
         Settler(market.config)
     market.serve(1)
     assert settler.drain().settled == 1
+
+
+def test_the_running_settler_retries_when_documents_arrive(market, settler):
+    """`tick` settles quarantined events by itself once the missing price book is put."""
+    book = PriceBook("USD", 2, Prices(1, 1, 1), Prices(1, 1, 1), {})
+    market.serve(1, price_book=book.digest)
+    settler.tick()
+    assert market.ledger.balance("acme").debits == 0
+    market.ledger.put_document("price_book", book.encode())
+    settler.tick()
+    assert market.ledger.balance("acme").debits == 18
