@@ -16,7 +16,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from adapters.demo.identity import BaseIdentity, read_base_identity, write_base_identity
+from adapters.base import base_digest
 from adapters.training.progress import Progress, TerminalBar, silent
 
 DEMO_BASE_NAME = "smollm2-135m-instruct"
@@ -37,21 +37,21 @@ def find_gguf() -> Path:
     return files[0]
 
 
-def prepare_base(out_dir: Path, progress: Progress = silent) -> BaseIdentity:
-    """Write the demo base model into `out_dir` (safetensors fp32, tokenizer, chat template, base.json).
+def prepare_base(out_dir: Path, progress: Progress = silent) -> str:
+    """Write the demo base model into `out_dir` (safetensors fp32, tokenizer, chat template, base.json); its digest.
 
     Does nothing when `out_dir/base.json` is there. Otherwise builds beside it and renames, so that an interrupted
     build leaves no half directory; an `out_dir` without base.json is replaced. Takes about 30 s on 2 cores.
     """
     if (out_dir / "base.json").is_file():
-        return read_base_identity(out_dir)
+        return base_digest(out_dir, DEMO_BASE_NAME)
     gguf = find_gguf()
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}.", dir=out_dir.parent))
     try:
         _convert(gguf, building, progress)
         progress(_STAGE, 3, 4, "hashing")
-        identity = write_base_identity(building, DEMO_BASE_NAME)
+        digest = base_digest(building, DEMO_BASE_NAME)
         _make_readable(building)
         if out_dir.exists():
             shutil.rmtree(out_dir)
@@ -59,8 +59,8 @@ def prepare_base(out_dir: Path, progress: Progress = silent) -> BaseIdentity:
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
-    progress(_STAGE, 4, 4, identity.digest[:19])
-    return identity
+    progress(_STAGE, 4, 4, digest[:19])
+    return digest
 
 
 def _convert(gguf: Path, out_dir: Path, progress: Progress) -> None:
@@ -99,8 +99,7 @@ def main() -> None:
     """Command line: prepare the demo base model and print its name and digest."""
     parser = argparse.ArgumentParser(description="Prepare the demo base model.")
     parser.add_argument("--out", type=Path, required=True, help="directory to write")
-    identity = prepare_base(parser.parse_args().out, TerminalBar())
-    print(f"{identity.name} {identity.digest}")
+    print(DEMO_BASE_NAME, prepare_base(parser.parse_args().out, TerminalBar()))
 
 
 if __name__ == "__main__":

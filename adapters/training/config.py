@@ -23,7 +23,7 @@ class TrainingConfig:
     max_epochs: int = 10
     batch_packs: int = 8
     pack_tokens: int = 160
-    max_example_tokens: int = 256
+    max_example_tokens: int = 1024
     learning_rate_ppm: int = 4_000
     warmup_steps: int = 10
     weight_decay_ppm: int = 10_000

@@ -1,0 +1,61 @@
+"""What training and head fitting refuse, by name.
+
+    TrainingError(AdaptersError)
+    ├── ExampleTooLong             example_too_long
+    ├── NothingToLearn             nothing_to_learn
+    ├── CheckpointMismatch         checkpoint_mismatch
+    ├── TraceMissing               trace_missing
+    ├── DatanetMismatch            datanet_mismatch
+    ├── BaseMismatch               base_mismatch
+    └── BadHeadFile                bad_head
+"""
+
+from adapters.errors import Invalid
+
+
+class TrainingError(Invalid):
+    """Base of the tree."""
+
+    code = "training_error"
+
+
+class ExampleTooLong(TrainingError):
+    """An example has more tokens than a pack may hold."""
+
+    code = "example_too_long"
+
+
+class NothingToLearn(TrainingError):
+    """No example of the Datanet version has a supervised token."""
+
+    code = "nothing_to_learn"
+
+
+class CheckpointMismatch(TrainingError):
+    """The work directory holds a checkpoint of another run (data, base, seed or hyperparameters differ)."""
+
+    code = "checkpoint_mismatch"
+
+
+class TraceMissing(TrainingError):
+    """The training trace is not beside the package: the adapter was trained elsewhere or the work files are gone."""
+
+    code = "trace_missing"
+
+
+class DatanetMismatch(TrainingError):
+    """The export is of another Datanet version than the one the package was trained on."""
+
+    code = "datanet_mismatch"
+
+
+class BaseMismatch(TrainingError):
+    """The base directory is not the base model the package was trained on."""
+
+    code = "base_mismatch"
+
+
+class BadHeadFile(TrainingError):
+    """Not an openledger-head/1 file, or inconsistent with itself."""
+
+    code = "bad_head"

@@ -1,0 +1,128 @@
+"""What a head sees and what an exact scorer says, for every supervised token of a set of examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adapters.training.gradients import Capture
+from adapters.training.model import AdaptedModel, HiddenCache
+from adapters.training.packs import Pack, common_prefix
+from adapters.training.progress import Progress, silent
+from adapters.training.scorers import Scorer, margins
+from adapters.training.tokens import TokenExample
+from kernels.ops import readout_direction
+
+
+@dataclass(frozen=True)
+class Observations:
+    """N tokens. example [N] index into the observed examples; u [N, k]; h [N, M, r] over all adapted modules, in
+    order; margin [N]; scores[name] [N, C] of each exact scorer, in nats."""
+
+    example: Tensor
+    u: Tensor
+    h: Tensor
+    margin: Tensor
+    scores: dict[str, Tensor]
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Observations]) -> Observations:
+        """The tokens of several observations of the same examples, one after the other."""
+        return cls(
+            *(torch.cat([getattr(part, name) for part in parts]) for name in ("example", "u", "h", "margin")),
+            scores={name: torch.cat([part.scores[name] for part in parts]) for name in parts[0].scores},
+        )
+
+
+class Readout:
+    """The readout direction u of ARCHITECTURE.md, for one base model and basis P [D, k]."""
+
+    def __init__(self, causal_lm: Any, basis: Tensor) -> None:
+        g = causal_lm.model.norm.weight.detach().float()
+        self._projected = causal_lm.lm_head.weight.detach().float() @ (g[:, None] * basis)
+        self._basis_over_g = basis / g[:, None]
+
+    def __call__(self, logits: Tensor, target: Tensor, normed: Tensor) -> Tensor:
+        """u [S, k] of the emitted tokens `target` [S], from raw logits [S, V] and final-norm output [S, D]."""
+        return readout_direction(logits, target, normed, self._projected, self._basis_over_g)
+
+
+def observe(
+    model: AdaptedModel,
+    readout: Readout,
+    examples: Sequence[TokenExample],
+    scorers: Sequence[Scorer],
+    *,
+    position_local: bool = True,
+    stage: str = "scoring",
+    progress: Progress = silent,
+) -> Observations:
+    """One forward pass and, where there are scorers, one backward pass of the summed margins.
+
+    With `position_local`, keys and values are detached and each token's gradient flows through its own position only.
+    Without, each token is scored by a backward pass of its own through all positions: slow, for comparison.
+    """
+    cache = HiddenCache(model, examples, common_prefix(examples))
+    order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
+    parts = []
+    for start in range(0, len(order), 16):
+        batch = [Pack(0, (i,)) for i in order[start : start + 16]]
+        if position_local:
+            with model.position_local():
+                parts.append(_observe_batch(model, readout, cache, batch, scorers))
+        else:
+            parts.append(_observe_fully(model, readout, cache, batch, scorers))
+        progress(stage, min(start + 16, len(order)), len(order), "")
+    return Observations.concatenate(parts)
+
+
+def _observe_batch(
+    model: AdaptedModel, readout: Readout, cache: HiddenCache, batch: list[Pack], scorers: Sequence[Scorer]
+) -> Observations:
+    hidden, layout = cache.batch(batch)
+    with Capture(model) as capture, torch.set_grad_enabled(bool(scorers)):
+        normed, logits = model.normed_and_logits(model.upper(hidden, layout), layout)
+        margin = margins(logits, layout.target)
+        if scorers:
+            margin.sum().backward()
+    at = (layout.row, layout.column)
+    h = {name: value[at] for name, value in capture.h.items()}
+    g = {name: value[at] for name, value in capture.g.items()}
+    with torch.no_grad():
+        return Observations(
+            example=layout.example,
+            u=readout(logits.detach(), layout.target, normed.detach()),
+            h=torch.stack(list(h.values()), dim=1),
+            margin=margin.detach(),
+            scores={scorer.name: scorer.score(model, g, h) for scorer in scorers},
+        )
+
+
+def _observe_fully(
+    model: AdaptedModel, readout: Readout, cache: HiddenCache, batch: list[Pack], scorers: Sequence[Scorer]
+) -> Observations:
+    """Scores through all positions: sum over positions s of g_s^T T_c h_s, one backward pass a token."""
+    hidden, layout = cache.batch(batch)
+    with Capture(model) as capture:
+        normed, logits = model.normed_and_logits(model.upper(hidden, layout), layout)
+        margin = margins(logits, layout.target)
+        rows: dict[str, list[Tensor]] = {scorer.name: [] for scorer in scorers}
+        for index, row in enumerate(layout.row.tolist()):
+            margin[index].backward(retain_graph=True)
+            g = {name: value[row] for name, value in capture.g.items()}
+            h = {name: value[row] for name, value in capture.h.items()}
+            for scorer in scorers:
+                rows[scorer.name].append(scorer.score(model, g, h).sum(0))
+    at = (layout.row, layout.column)
+    with torch.no_grad():
+        return Observations(
+            example=layout.example,
+            u=readout(logits.detach(), layout.target, normed.detach()),
+            h=torch.stack([value[at] for value in capture.h.values()], dim=1),
+            margin=margin.detach(),
+            scores={name: torch.stack(values) for name, values in rows.items()},
+        )

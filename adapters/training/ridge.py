@@ -1,0 +1,43 @@
+"""Ridge regression of scores on phi = u (x) h / s, in whichever of its two forms is smaller."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def fit_bilinear(u: Tensor, h: Tensor, targets: Tensor, ridge: float) -> Tensor:
+    """K [C, M, k, r] that minimises sum_t |score(t) - target(t)|^2 + penalty, for score_c = sum_l u^T K[c,l] h_l.
+
+    u [N, k], h [N, M, r], targets [N, C]. With s_l the root mean square of h on module l, phi_t stacks u_t (x) h_tl / s_l
+    and the penalty is lambda |K s|^2, lambda = `ridge` times the mean squared norm of phi. Kernel form for N <= M k r:
+    kernel(t, t') = <u, u'> sum_l <h_l, h'_l> / s_l^2 and K[c,l] = s_l^-2 sum_t alpha_tc u_t (x) h_tl; primal form
+    otherwise (ATTRIBUTION.md section 3). fp64. A column of zeros in `targets` gives exact zeros.
+    """
+    u, h, targets = u.double(), h.double(), targets.double()
+    scale = module_scale(h)
+    scaled = h / scale[:, None]
+    count, features = len(u), u.shape[1] * h.shape[1] * h.shape[2]
+    if count <= features:
+        kernel = (u @ u.T) * (scaled.flatten(1) @ scaled.flatten(1).T)
+        kernel.diagonal().add_(ridge * kernel.diagonal().mean())
+        alpha = torch.linalg.solve(kernel, targets)
+        solution = torch.einsum("nc,nk,nmr->cmkr", alpha, u, scaled)
+    else:
+        phi = torch.einsum("nk,nmr->nmkr", u, scaled).flatten(1)
+        gram = phi.T @ phi
+        gram.diagonal().add_(ridge * gram.diagonal().sum() / count)
+        solution = torch.linalg.solve(gram, phi.T @ targets).T.unflatten(1, (h.shape[1], u.shape[1], h.shape[2]))
+    return (solution / scale[:, None, None]).float() * (targets != 0).any(0)[:, None, None, None]
+
+
+def module_scale(h: Tensor) -> Tensor:
+    """s [M]: root mean square of h [N, M, r] over tokens and ranks; 1 where a module is silent."""
+    scale = h.square().mean((0, 2)).sqrt()
+    return torch.where(scale > 0, scale, torch.ones_like(scale))
+
+
+def apply_bilinear(K: Tensor, u: Tensor, h: Tensor) -> Tensor:
+    """Scores [N, C] of K [C, M, k, r] on u [N, k] and h [N, M, r]."""
+    uh = torch.einsum("nk,nmr->nmkr", u, h).flatten(1)
+    return uh @ K.flatten(1).T
