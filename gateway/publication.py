@@ -19,7 +19,8 @@ class Publication:
         submitted = 0
         while waiting := self._datanets.documents_after(self._cursor()):
             for _, document in waiting:
-                append_entry(self._ledger, document.kind, document.content)
+                kind = document.kind.replace("-", "_")  # the log's kinds have underscores
+                append_entry(self._ledger, kind, document.content)
             self._advance(waiting[-1][0])
             submitted += len(waiting)
         return submitted

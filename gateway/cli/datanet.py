@@ -42,7 +42,7 @@ def contribute(
     file: Annotated[
         Path, typer.Argument(exists=True, dir_okay=False, help="JSON lines: messages, prompt/completion or text")
     ],
-    licence: Annotated[str, typer.Option(help="SPDX identifier")],
+    licence: Annotated[str | None, typer.Option(help="SPDX identifier; the Datanet's by default")] = None,
     contributor: Annotated[str | None, typer.Option(help="on behalf of (the Datanet's owner only)")] = None,
     account: Account = None,
     as_json: Json = False,

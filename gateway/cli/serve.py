@@ -68,7 +68,9 @@ def prepare(settings: Settings, model: str | None) -> Plan:
     directory = Path(model)
     if not directory.is_dir():
         directory = download(settings, model)
-    return Plan(settings, directory.resolve(), settings.base_name or Path(model).name.lower())
+    recorded = directory / "base.json"
+    known = orjson.loads(recorded.read_bytes())["name"] if recorded.exists() else Path(model).name.lower()
+    return Plan(settings, directory.resolve(), settings.base_name or known)
 
 
 def download(settings: Settings, hub_id: str) -> Path:

@@ -66,7 +66,7 @@ async def contribute(
     request: Request,
     services: Held,
     caller: Anyone,
-    licence: str,
+    licence: str | None = None,
     contributor: str | None = None,
     account: str | None = None,
 ) -> Response:
