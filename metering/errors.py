@@ -13,6 +13,7 @@ MeteringError
 │   └── JournalCorrupt      acknowledged records are damaged
 ├── LedgerError
 │   ├── LedgerRefused       carries the named `Status` (see metering.status)
+│   ├── LedgerUnavailable   the database cannot be reached, is full or busy; nothing was changed (HTTP 503)
 │   └── SchemaUnknown       the database was written by a newer release
 ├── SettlerRunning          another settler holds this ledger
 ├── LogError
@@ -82,6 +83,10 @@ class LedgerRefused(LedgerError):
     def __init__(self, status: str, detail: str = "") -> None:
         super().__init__(f"{status}: {detail}" if detail else str(status))
         self.status = status
+
+
+class LedgerUnavailable(LedgerError):
+    pass
 
 
 class SchemaUnknown(LedgerError):

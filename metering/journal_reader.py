@@ -97,7 +97,10 @@ class JournalReader:
 
 def frames(path: Path, offset: int) -> Iterator[Frame]:
     """Whole frames of one segment from `offset` on, until its seal or the first place without one."""
-    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return  # settled and removed meanwhile
     try:
         while data := os.pread(descriptor, READ_BYTES, offset):
             position = 0

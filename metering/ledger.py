@@ -11,7 +11,7 @@ from metering.config import MeteringConfig
 from metering.postings import Account, Hold, Postings, Transfer
 from metering.pricebook import decode_price_book
 from metering.status import Status
-from metering.store import SqliteStore, Store
+from metering.store import Connection, Store, open_store
 from metering.terms import decode_terms
 
 MICROTOKEN = "microtoken"
@@ -54,7 +54,7 @@ class Ledger:
     @classmethod
     def open(cls, config: MeteringConfig) -> Ledger:
         """Open or create, applying migrations. SchemaUnknown when a newer release wrote it."""
-        return cls(SqliteStore(config.ledger_path), config.currency)
+        return cls(open_store(config), config.currency)
 
     def close(self) -> None:
         self.store.close()
@@ -131,11 +131,11 @@ class Ledger:
             return Status.EXPIRY_NOT_IN_FUTURE
         with self.store.write() as connection:
             postings = Postings(connection, now_us())
+            account = postings.find(wallet(tenant), self.currency)  # first: its lock orders concurrent replays
             found = postings.find_hold(hold_id)
             if found is not None:
                 same = (found.tenant, found.amount_nanos) == (tenant, amount_nanos)
                 return Status.EXISTS if same else Status.EXISTS_WITH_OTHER_BODY
-            account = postings.find(wallet(tenant), self.currency)
             if account is None:
                 return Status.DEBIT_ACCOUNT_UNKNOWN
             if account.available < amount_nanos:
@@ -193,7 +193,7 @@ class Ledger:
             postings = Postings(connection, at_us)
             rows = connection.execute(
                 "SELECT id, tenant, account, amount, expires_us, state FROM holds"
-                " WHERE state = 'pending' AND expires_us <= ? ORDER BY expires_us",
+                f" WHERE state = 'pending' AND expires_us <= ? ORDER BY expires_us{connection.row_lock}",
                 (at_us,),
             )
             for row in rows:
@@ -253,11 +253,13 @@ class Ledger:
             return Status.ACCOUNT_NAME_INVALID
         return Status.ACCOUNTS_SAME if transfer.debit == transfer.credit else Status.OK
 
-    def _transfer(self, connection, postings: Postings, transfer: Transfer) -> Status:
+    def _transfer(self, connection: Connection, postings: Postings, transfer: Transfer) -> Status:
+        for name in sorted((transfer.debit, transfer.credit)):  # one order of locks, so that none wait for each other
+            postings.find(name, transfer.unit)
+        debit, credit = postings.find(transfer.debit, transfer.unit), postings.find(transfer.credit, transfer.unit)
         known = self._replayed(connection, transfer)
         if known is not None:
             return known
-        debit, credit = postings.find(transfer.debit, transfer.unit), postings.find(transfer.credit, transfer.unit)
         if debit is None:
             return self._unknown(connection, transfer.debit, "debit")
         if credit is None:
@@ -269,7 +271,7 @@ class Ledger:
         postings.post(transfer, debit, credit)
         return Status.OK
 
-    def _replayed(self, connection, transfer: Transfer) -> Status | None:
+    def _replayed(self, connection: Connection, transfer: Transfer) -> Status | None:
         rows = connection.execute(
             "SELECT d.name, c.name, d.unit, t.amount, t.code FROM transfers t"
             " JOIN accounts d ON d.id = t.debit JOIN accounts c ON c.id = t.credit WHERE t.id = ?",
@@ -280,7 +282,7 @@ class Ledger:
         same = rows[0] == (transfer.debit, transfer.credit, transfer.unit, transfer.amount, transfer.code)
         return Status.EXISTS if same else Status.EXISTS_WITH_OTHER_BODY
 
-    def _unknown(self, connection, name: str, side: str) -> Status:
+    def _unknown(self, connection: Connection, name: str, side: str) -> Status:
         other_unit = bool(connection.execute("SELECT 1 FROM accounts WHERE name = ?", (name,)))
         return Status(f"{side}_account_{'other_unit' if other_unit else 'unknown'}")
 

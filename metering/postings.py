@@ -65,7 +65,9 @@ class Postings:
         key = (name, unit)
         if key not in self._accounts:
             rows = self._connection.execute(
-                "SELECT id, overdraft, credits, debits, held FROM accounts WHERE name = ? AND unit = ?", key
+                "SELECT id, overdraft, credits, debits, held FROM accounts WHERE name = ? AND unit = ?"
+                + self._connection.row_lock,
+                key,
             )
             if not rows:
                 return None
@@ -115,7 +117,8 @@ class Postings:
 
     def find_hold(self, hold_id: str) -> Hold | None:
         rows = self._connection.execute(
-            "SELECT id, tenant, account, amount, expires_us, state FROM holds WHERE id = ?", (hold_id,)
+            "SELECT id, tenant, account, amount, expires_us, state FROM holds WHERE id = ?" + self._connection.row_lock,
+            (hold_id,),
         )
         return Hold(*rows[0]) if rows else None
 

@@ -42,6 +42,23 @@ class SettledBatch:
         return self != SettledBatch()
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A journal record as read: its event, or the fault that makes it none."""
+
+    record: bytes
+    digest: str
+    event: UsageEvent | None
+    fault: str = ""
+
+
+def read_record(record: bytes) -> Reading:
+    try:
+        return Reading(record, digest(record), decode_event(record))
+    except EventInvalid as error:
+        return Reading(record, digest(record), None, str(error))
+
+
 @dataclass(slots=True)
 class Batch:
     """One transaction of settlement: everything that a set of records changes, written at once by `finish`."""
@@ -63,20 +80,19 @@ class Batch:
         self.time = rfc3339(self.time_us)
         self.postings = Postings(self.connection, self.time_us)
 
-    def add(self, record: bytes) -> None:
+    def add(self, reading: Reading) -> None:
         """Settle one journal record, count it as a duplicate, or put it into quarantine."""
-        event_id = None
+        event = reading.event
+        if event is None:
+            self._quarantine(reading, f"event_invalid: {reading.fault}")
+            return
         try:
-            event = decode_event(record)
-            event_id = event.id
-            if self._known(event, digest(record)):
+            if self._known(event, reading.digest):
                 self.duplicates += 1
             else:
-                self._settle(event, record)
-        except EventInvalid as error:
-            self._quarantine(record, event_id, f"event_invalid: {error}")
+                self._settle(event, reading)
         except RatingError as error:
-            self._quarantine(record, event_id, str(error))
+            self._quarantine(reading, str(error))
 
     def finish(self, signer: NoteSigner, inbox_limit: int) -> SettledBatch:
         """Write all rows, sequence the leaves and the inbox, sign a checkpoint."""
@@ -106,7 +122,7 @@ class Batch:
             raise RatingError(f"event_conflict: {event.id} was settled as {earlier}")
         return True
 
-    def _settle(self, event: UsageEvent, record: bytes) -> None:
+    def _settle(self, event: UsageEvent, reading: Reading) -> None:
         terms, book = self.catalog.agree(self.connection, event, self.currency)
         if not self.window:
             self.window = open_window(self.connection, self.time_us)
@@ -117,9 +133,9 @@ class Batch:
         transfers = [*self._charge(event, rating.total_nanos), *self._count(event, base_only)]
         self.totals.add(event, rating.total_nanos, base_only=base_only)
         self._add_lines(event, rating)
-        body = receipt_body(record, book, rating, self.window, self.time, transfers, event, terms)
+        body = receipt_body(reading.record, book, rating, self.window, self.time, transfers, event, terms)
         self.bodies[event.id] = (
-            event.id, digest(record), self.window, event.tenant, event.terms, event.completion_tokens,
+            event.id, reading.digest, self.window, event.tenant, event.terms, event.completion_tokens,
             int(base_only), rating.total_nanos, body, digest(body),
         )  # fmt: skip
 
@@ -191,12 +207,13 @@ class Batch:
             [(*key, *totals) for key, totals in sorted(self.lines.items())],
         )
 
-    def _quarantine(self, record: bytes, event_id: str | None, reason: str) -> None:
+    def _quarantine(self, reading: Reading, reason: str) -> None:
         self.quarantined += 1
+        event_id = reading.event.id if reading.event else None
         self.connection.execute(
             "INSERT INTO quarantine (record_digest, reason, event_id, record, time_us) VALUES (?, ?, ?, ?, ?)"
             " ON CONFLICT (record_digest) DO UPDATE SET reason = excluded.reason",
-            (digest(record), reason, event_id, record, self.time_us),
+            (reading.digest, reason, event_id, reading.record, self.time_us),
         )
 
 

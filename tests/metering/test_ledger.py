@@ -15,6 +15,12 @@ LATER = 4_000_000_000_000_000  # microseconds, in the year 2096
 
 
 @pytest.fixture
+def ledger_url(every_store) -> str:
+    """The same tests on both stores."""
+    return every_store
+
+
+@pytest.fixture
 def bank(ledger):
     """acme has 1,000 nanos of which 100 are held by `held`; `done`, `gone` and `late` are ended holds."""
     ledger.credit("topup", "acme", 1_000).require()

@@ -16,6 +16,12 @@ from metering.settler import Settler
 EVENT_NANOS = 7 * 100 + 4 * 10 + 7 * 203
 
 
+@pytest.fixture
+def ledger_url(every_store) -> str:
+    """The same tests on both stores."""
+    return every_store
+
+
 def names(report) -> list[str]:
     return [finding.name for finding in report.findings]
 

@@ -1,0 +1,105 @@
+"""The embedded ledger database: one SQLite file (see metering.store)."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from metering.errors import LedgerUnavailable
+from metering.store import Connection, migrate
+
+BUSY_MILLISECONDS = 30_000
+UNAVAILABLE = (apsw.BusyError, apsw.FullError, apsw.IOError, apsw.CantOpenError, apsw.ReadOnlyError)
+SQLITE_TYPES = {"{key}": "INTEGER PRIMARY KEY", "{integer}": "INTEGER", "{bytes}": "BLOB", "{strict}": " STRICT"}
+
+
+class SqliteStore:
+    """One SQLite file: WAL, synchronous=FULL (a committed transaction survives a power cut)."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._local = threading.local()
+        self._opened: list[apsw.Connection] = []
+        self._lock = threading.Lock()
+        self._locks: list[int] = []
+        with self.write() as connection:
+            migrate(connection, SQLITE_TYPES)
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        yield from self._transaction("BEGIN IMMEDIATE")
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        yield from self._transaction("BEGIN")
+
+    def try_lock(self, name: str) -> bool:
+        descriptor = os.open(self._path.with_name(f"{self._path.name}.{name}"), os.O_RDWR | os.O_CREAT, 0o640)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        self._locks.append(descriptor)
+        return True
+
+    def close(self) -> None:
+        with self._lock:
+            for connection in self._opened:
+                connection.close()
+            self._opened.clear()
+        while self._locks:
+            os.close(self._locks.pop())
+
+    def _transaction(self, begin: str) -> Iterator[Connection]:
+        try:
+            connection = self._connection()
+            connection.execute(begin)
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                connection.rollback()
+                raise
+        except UNAVAILABLE as error:
+            raise LedgerUnavailable(f"{self._path}: {error}") from error
+
+    def _connection(self) -> SqliteConnection:
+        connection: SqliteConnection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            raw = apsw.Connection(str(self._path))
+            raw.set_busy_timeout(BUSY_MILLISECONDS)
+            raw.pragma("journal_mode", "wal")
+            raw.pragma("synchronous", "full")
+            raw.pragma("foreign_keys", True)
+            connection = self._local.connection = SqliteConnection(raw)
+            with self._lock:
+                self._opened.append(raw)
+        return connection
+
+
+class SqliteConnection:
+    """apsw behind the Connection protocol."""
+
+    row_lock = ""
+
+    def __init__(self, raw: apsw.Connection) -> None:
+        self._raw = raw
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        return self._raw.execute(sql, parameters).fetchall()
+
+    def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        self._raw.executemany(sql, rows).fetchall()
+
+    def rollback(self) -> None:
+        if self._raw.in_transaction:
+            self._raw.execute("ROLLBACK")
