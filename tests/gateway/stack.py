@@ -1,4 +1,4 @@
-"""A whole running stack for tests: `openledger serve` in a process of its own, on a free port and its own data directory."""
+"""A whole running stack for tests: `openledger serve` as a process, on a free port and a data directory of its own."""
 
 import os
 import signal
@@ -131,7 +131,8 @@ def wait_for_demo(ready: Path, process: subprocess.Popen, log: Path) -> None:
     """Until demo.env is written by this start. Fails with the log when the process ends or takes too long."""
     started = time.time()
     while not (ready.exists() and ready.stat().st_mtime >= started - 1):
-        assert process.poll() is None and time.time() - started < START_SECONDS, log.read_text()[-4000:]
+        running = process.poll() is None and time.time() - started < START_SECONDS
+        assert running, log.read_text()[-4000:]
         time.sleep(0.2)
 
 
