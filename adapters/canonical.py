@@ -6,6 +6,7 @@ Keys are sorted by UTF-16 code units, strings are raw UTF-8 with the short escap
 
 import json
 from collections.abc import Mapping
+from json.encoder import encode_basestring
 from typing import Any
 
 from adapters.errors import InvalidDocument
@@ -44,14 +45,14 @@ def _write(value: object, parts: list[str], depth: int) -> None:
     if value is None or isinstance(value, bool):
         parts.append({None: "null", True: "true", False: "false"}[value])
     elif isinstance(value, str):
-        parts.append(json.dumps(value, ensure_ascii=False))
+        parts.append(encode_basestring(value))
     elif isinstance(value, int):
         if not -(2**63) <= value < 2**63:
             raise InvalidDocument(
                 f"integer out of range: {value:.6e}" if abs(value) < 10**300 else "integer out of range"
             )
         parts.append(str(value))
-    elif isinstance(value, Mapping):
+    elif isinstance(value, dict | Mapping):
         _write_object(value, parts, depth)
     elif isinstance(value, list | tuple):
         parts.append("[")
@@ -71,7 +72,7 @@ def _write_object(value: Mapping[Any, object], parts: list[str], depth: int) -> 
     parts.append("{")
     for index, key in enumerate(sorted(value, key=_utf16)):
         parts.append("," if index else "")
-        parts.append(json.dumps(key, ensure_ascii=False))
+        parts.append(encode_basestring(key))
         parts.append(":")
         _write(value[key], parts, depth - 1)
     parts.append("}")

@@ -27,17 +27,20 @@ class Contribution:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What somebody wants accepted: `examples` are (line, example) pairs, without repeats."""
+    """What somebody wants accepted: `examples` are (line, example) pairs, without repeats; `root` is theirs."""
 
     datanet: str
     contributor: str
     submitted_by: str
     licence: str
     examples: tuple[tuple[int, Example], ...]
+    root: str
 
 
-def parse_offer(jsonl: bytes, limits: ExampleLimits) -> tuple[tuple[int, Example], ...]:
-    """The (line, example) pairs of an upload.
+def make_offer(
+    datanet: str, contributor: str, submitted_by: str, licence: str, jsonl: bytes, limits: ExampleLimits
+) -> Offer:
+    """The offer of an upload: all the work that needs no look into the store.
 
     Raises InvalidExample, ContributionTooLarge, and DuplicateExample for two equal lines.
     """
@@ -52,7 +55,8 @@ def parse_offer(jsonl: bytes, limits: ExampleLimits) -> tuple[tuple[int, Example
         pairs.append((line, example))
     if not pairs:
         raise InvalidExample("the upload holds no example", line=1)
-    return tuple(pairs)
+    root = version_digest(datanet, ((contributor, example, licence) for example in lines))
+    return Offer(datanet, contributor, submitted_by, licence, tuple(pairs), root)
 
 
 def accept(connection: apsw.Connection, offer: Offer, now_ms: int) -> Document:
@@ -65,7 +69,6 @@ def accept(connection: apsw.Connection, offer: Offer, now_ms: int) -> Document:
     sequence = connection.execute(
         "SELECT coalesce(max(sequence), 0) + 1 FROM contributions WHERE datanet = ?", (offer.datanet,)
     ).get
-    triples = [(offer.contributor, example.digest, offer.licence) for _, example in offer.examples]
     return Document.of(
         {
             "type": "contribution",
@@ -75,7 +78,7 @@ def accept(connection: apsw.Connection, offer: Offer, now_ms: int) -> Document:
             "submitted_by": offer.submitted_by,
             "licence": offer.licence,
             "examples": len(offer.examples),
-            "root": version_digest(offer.datanet, triples),
+            "root": offer.root,
             "created_ms": now_ms,
         }
     )

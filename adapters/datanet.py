@@ -10,7 +10,7 @@ from typing import Any
 import apsw
 
 from adapters import namespaces, outbox
-from adapters.contribution import Contribution, Offer, accept, insert, parse_offer
+from adapters.contribution import Contribution, accept, insert, make_offer
 from adapters.database import Database
 from adapters.document import Document
 from adapters.errors import AlreadyWithdrawn, ContributionNotFound, DatanetNotFound, NotOwner, VersionNotFound
@@ -18,7 +18,7 @@ from adapters.example import Example, ExampleLimits
 from adapters.licence import check_licence
 from adapters.names import check_name
 from adapters.policy import DEFAULT_SPLIT_PPM, check_split
-from adapters.version import AcceptedExample, DatanetVersion, VersionExample, version_document
+from adapters.version import AcceptedExample, DatanetVersion, VersionExample, version_facts
 
 __all__ = ["Contribution", "Datanet", "DatanetStore", "VersionSummary"]
 
@@ -124,8 +124,7 @@ class DatanetStore:
         if contributor != acting and acting != owner:
             raise NotOwner(f"only the owner of {name}, {owner}, may contribute on behalf of {contributor}")
         licence = self.show(name).licence if licence is None else check_licence(licence)
-        examples = parse_offer(jsonl, self.limits)
-        offer = Offer(name, contributor, acting, licence, examples)
+        offer = make_offer(name, contributor, acting, licence, jsonl, self.limits)
         with self.database.transaction() as connection:
             document = accept(connection, offer, self.database.clock())
             outbox.record(connection, document)
@@ -162,23 +161,12 @@ class DatanetStore:
         Raises DatanetNotFound, EmptyDatanet.
         """
         self._owner(name)
-        with self.database.transaction() as connection:
+        while True:
             rows = [AcceptedExample(*row) for row in self.database.rows(_ACCEPTED, (name,))]
-            sequence = connection.execute("SELECT count(*) + 1 FROM versions WHERE datanet = ?", (name,)).get
-            described = connection.execute("SELECT document, policy FROM datanets WHERE name = ?", (name,)).get
-            value = dict(zip(("datanet_document", "policy"), described, strict=True), sequence=sequence, made_by=acting)
-            document = version_document(name, rows, {**value, "created_ms": self.database.clock()})
-            digest = document.value()["version"]
-            known = connection.execute(
-                "SELECT document FROM versions WHERE datanet = ? AND digest = ?", (name, digest)
-            ).fetchone()
-            if known is not None:
-                document = outbox.read(self.database, known[0])
-            else:
-                outbox.record(connection, document)
-                self._insert_version(connection, document)
-            connection.execute("UPDATE datanets SET latest = ? WHERE name = ?", (digest, name))
-        return document
+            facts = version_facts(name, rows)  # hashes everything: outside of the transaction
+            with self.database.transaction() as connection:
+                if self._accepted(name) == facts["contributions"]:
+                    return self._record_version(connection, facts, acting)
 
     def show(self, name: str) -> Datanet:
         """A Datanet as it stands. Raises DatanetNotFound."""
@@ -268,17 +256,36 @@ class DatanetStore:
         """Documents of Datanets and adapters with a higher sequence number; see `outbox.documents_after`."""
         return outbox.documents_after(self.database, sequence, limit)
 
-    def _insert_version(self, connection: apsw.Connection, document: Document) -> None:
-        value = document.value()
-        name, digest = value["datanet"], value["version"]
+    def _accepted(self, name: str) -> builtins.list[str]:
+        rows = self.database.rows(
+            "SELECT digest FROM contributions WHERE datanet = ? AND withdrawal IS NULL ORDER BY sequence", (name,)
+        )
+        return [digest for (digest,) in rows]
+
+    def _record_version(self, connection: apsw.Connection, facts: Mapping[str, Any], acting: str) -> Document:
+        """The document of a version, kept before or new; it is the latest from now on."""
+        name, digest = facts["datanet"], facts["version"]
+        connection.execute("UPDATE datanets SET latest = ? WHERE name = ?", (digest, name))
+        known = self.database.row("SELECT document FROM versions WHERE datanet = ? AND digest = ?", (name, digest))
+        if known is not None:
+            return outbox.read(self.database, known[0])
+        described, policy, sequence = self.database.rows(
+            "SELECT document, policy, 1 + (SELECT count(*) FROM versions WHERE datanet = name) FROM datanets"
+            " WHERE name = ?",
+            (name,),
+        )[0]
+        made = {"sequence": sequence, "made_by": acting, "created_ms": self.database.clock()}
+        value = {"type": "datanet-version", "datanet_document": described, "policy": policy, **facts, **made}
+        document = outbox.record(connection, Document.of(value))
         connection.execute(
             "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?)",
-            (name, digest, value["sequence"], value["examples"], value["created_ms"], document.digest),
+            (name, digest, sequence, facts["examples"], made["created_ms"], document.digest),
         )
         connection.executemany(
             "INSERT INTO version_contributions VALUES (?, ?, ?)",
-            ((name, digest, contribution) for contribution in value["contributions"]),
+            ((name, digest, contribution) for contribution in facts["contributions"]),
         )
+        return document
 
     def _owner(self, name: str) -> str:
         row = self.database.row(

@@ -114,7 +114,9 @@ class Registry:
         chosen = None if declared is None else check_declared(declared)
         with self._installation.prepare(source, self.base, self.limits) as package:
             facts = facts_of(self._datanets, package, chosen, acting)
-            _refuse_conflict(self._row(package.digest), package.digest, acting, chosen)
+            known = self._row(package.digest)
+            _refuse_conflict(known, package.digest, acting, chosen)
+            facts = parse_canonical(known[1]) if known else facts
             intact = self._installation.is_intact(package)
             staged, now_ms = uuid.uuid4().hex, self.database.clock()
             with self.database.transaction() as connection:

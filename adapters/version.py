@@ -7,7 +7,6 @@ from typing import Any
 
 from adapters.canonical import canonical_json, parse_canonical
 from adapters.digests import PREFIX
-from adapters.document import Document
 from adapters.errors import EmptyDatanet
 from adapters.example import Example
 from adapters.merkle import merkle_root
@@ -73,25 +72,20 @@ class AcceptedExample:
     size: int
 
 
-def version_document(datanet: str, accepted: Sequence[AcceptedExample], further: Mapping[str, object]) -> Document:
-    """The document of the version that holds `accepted`, which is ordered by contribution, and nothing else.
+def version_facts(datanet: str, accepted: Sequence[AcceptedExample]) -> dict[str, Any]:
+    """The members of a version document that follow from its examples, which are ordered by contribution.
 
-    `further` gives the members that do not follow from it: sequence, datanet_document, policy, made_by, created_ms.
-    Raises EmptyDatanet when nothing is accepted.
+    Raises EmptyDatanet when there are none.
     """
     if not accepted:
         raise EmptyDatanet(f"{datanet} holds no accepted example")
-    return Document.of({**further, "type": "datanet-version", "datanet": datanet, **version_facts(datanet, accepted)})
-
-
-def version_facts(datanet: str, accepted: Sequence[AcceptedExample]) -> dict[str, object]:
-    """The members of a version document that follow from its examples."""
     counts: dict[str, dict[str, int]] = {}
     for item in accepted:
         count = counts.setdefault(item.contributor, {"examples": 0, "bytes": 0})
         count["examples"] += 1
         count["bytes"] += item.size
     return {
+        "datanet": datanet,
         "version": version_digest(datanet, ((item.contributor, item.example, item.licence) for item in accepted)),
         "examples": len(accepted),
         "contributors": counts,

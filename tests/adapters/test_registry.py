@@ -423,3 +423,10 @@ def test_recovery_spares_what_is_young(registry, kit):
     assert registry.recover() == 1
     assert not stray.exists()
     assert registry.resolve("pia/poet").directory.is_dir()
+
+
+def test_a_staging_shows_what_was_declared_before(registry, kit):
+    """Staging known bytes again without declared weights shows the weights that hold, not the default."""
+    registry.register("pia/poet", kit.write(), acting="pia", declared={"ann": 2, "bob": 1})
+    staged = registry.stage("pia/bard", kit.directory, acting="pia")
+    assert staged.adapter.declared == {"ann": 2, "bob": 1}
