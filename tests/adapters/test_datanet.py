@@ -27,6 +27,7 @@ from adapters.errors import (
     VersionNotFound,
 )
 from adapters.policy import DEFAULT_SPLIT_PPM
+from adapters.version import version_facts
 
 ALL_TO_CONTRIBUTORS = {"contributors": 1_000_000, "trainer": 0, "host": 0, "governance": 0, "treasury": 0}
 
@@ -280,3 +281,19 @@ def test_kill_while_contributing(net, tmp_path):
         assert set(acknowledged) <= set(listed)
         assert net.show("net").examples == 50 * len(listed)
         assert len(net.load("net", _make(net, "net")).examples) == 50 * len(listed)
+
+
+def test_a_contribution_during_a_version(net, monkeypatch):
+    """A contribution that comes in while a version is hashed is in that version: none is lost between two."""
+    net.contribute("net", lines("a"), acting="ann")
+    late = [lines("b"), lines("c")]
+
+    def hash_slowly(*arguments):
+        facts = version_facts(*arguments)
+        if late:
+            net.contribute("net", late.pop(), acting="bob")
+        return facts
+
+    monkeypatch.setattr("adapters.datanet.version_facts", hash_slowly)
+    assert net.version("net", acting="olga").value()["examples"] == 3
+    assert len(net.versions("net")) == 1
