@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import safe_open
 
 HEAD_FILE = "attribution_head.safetensors"
 HEAD_FORMAT = "openledger-head/1"
+MIN_BANK_CONTRIBUTORS = 8
 
 
 class HeadMismatchError(ValueError):
@@ -26,13 +28,6 @@ class Head:
     K: torch.Tensor
     P: torch.Tensor
     basis: str
-
-    @property
-    def rank(self) -> int:
-        return self.K.shape[3]
-
-    def memory_bytes(self) -> int:
-        return self.K.numel() * self.K.element_size() + self.P.numel() * self.P.element_size()
 
 
 def read_head(directory: Path) -> Head | None:
@@ -66,6 +61,43 @@ def head_contributors(directory: str) -> tuple[str, ...]:
         return tuple(json.loads((tensors.metadata() or {})["contributors"]))
 
 
+class Bank:
+    """The K of all heads of one shape, stacked so that one call scores tokens of different adapters.
+
+    K [capacity, m, taps, k, r]; m is the heads' number of contributors rounded up, the rows beyond it zero.
+    """
+
+    def __init__(self, taps: torch.Tensor, shape: tuple[int, int, int, int], device: torch.device):
+        self.taps = taps
+        self.rank = shape[3]
+        self.K = torch.zeros(0, *shape, device=device)
+        self._free: list[int] = []
+
+    def place(self, K: torch.Tensor) -> int:
+        """Copies a head in and returns its row; the stack doubles when it is full."""
+        if not self._free:
+            grown = torch.zeros(max(1, 2 * len(self.K)), *self.K.shape[1:], device=self.K.device)
+            grown[: len(self.K)] = self.K
+            self._free = list(range(len(self.K), len(grown)))
+            self.K = grown
+        row = self._free.pop()
+        self.K[row].zero_()
+        self.K[row, : len(K)] = K
+        return row
+
+    def free(self, row: int) -> None:
+        self._free.append(row)
+
+
+class Seated(NamedTuple):
+    """A loaded head: its width, the basis of its projection, and where its K lies."""
+
+    contributors: int
+    basis: str
+    bank: Bank
+    row: int
+
+
 class HeadStore:
     """Heads of the adapters the worker holds, by vLLM's integer adapter id, and one W_P per distinct projection P."""
 
@@ -73,7 +105,8 @@ class HeadStore:
         self._unembedding = unembedding
         self._g = norm_weight.float()
         self._tap_index = taps
-        self._heads: dict[int, tuple[Head, torch.Tensor]] = {}
+        self._heads: dict[int, Seated] = {}
+        self._banks: dict[tuple, Bank] = {}
         self._projections: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def load(self, adapter_id: int, directory: Path) -> None:
@@ -83,28 +116,40 @@ class HeadStore:
             return
         missing = [tap for tap in head.taps if tap not in self._tap_index]
         if missing or head.P.shape[0] != self._g.shape[0]:
-            raise HeadMismatchError(
-                f"{directory}: taps {missing[:3]} or width {head.P.shape[0]} unknown to this base model"
-            )
-        self._heads[adapter_id] = (head, torch.tensor([self._tap_index[tap] for tap in head.taps]))
+            raise HeadMismatchError(f"{directory}: taps {missing[:3]} or width {head.P.shape[0]} unknown to this base")
+        bank = self._bank(head)
+        K = head.K.to(self._g.device)
+        self._heads[adapter_id] = Seated(len(head.contributors), head.basis, bank, bank.place(K))
         if head.basis not in self._projections:
-            W_P = self._unembedding.float() @ (self._g[:, None] * head.P)
-            self._projections[head.basis] = (W_P, head.P / self._g[:, None])
+            P = head.P.to(self._g.device)
+            W_P = self._unembedding.float() @ (self._g[:, None] * P)
+            self._projections[head.basis] = (W_P, P / self._g[:, None])
+
+    def _bank(self, head: Head) -> Bank:
+        m = max(MIN_BANK_CONTRIBUTORS, 1 << (len(head.contributors) - 1).bit_length())
+        key = (head.taps, m, *head.K.shape[2:])
+        if key not in self._banks:
+            taps = torch.tensor([self._tap_index[tap] for tap in head.taps], device=self._g.device)
+            self._banks[key] = Bank(taps, (m, *head.K.shape[1:]), self._g.device)
+        return self._banks[key]
 
     def retain(self, adapter_ids: set[int]) -> None:
         """Forgets the heads of all other adapters, and the projections that no head uses any more."""
-        self._heads = {i: entry for i, entry in self._heads.items() if i in adapter_ids}
-        used = {head.basis for head, _ in self._heads.values()}
+        for adapter_id in self._heads.keys() - adapter_ids:
+            gone = self._heads.pop(adapter_id)
+            gone.bank.free(gone.row)
+        used = {seated.basis for seated in self._heads.values()}
         self._projections = {basis: entry for basis, entry in self._projections.items() if basis in used}
 
-    def get(self, adapter_id: int) -> tuple[Head, torch.Tensor] | None:
-        """The head and its tap rows, or None for the base model and adapters without head."""
+    def get(self, adapter_id: int) -> Seated | None:
+        """The head of an adapter; None for the base model and adapters without head."""
         return self._heads.get(adapter_id)
 
-    def projection(self, head: Head) -> tuple[torch.Tensor, torch.Tensor]:
-        """W_P = W_U diag(g) P [vocab, k] and diag(1/g) P [D, k] of a head's basis."""
-        return self._projections[head.basis]
+    def projection(self, basis: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """W_P = W_U diag(g) P [vocab, k] and diag(1/g) P [D, k]."""
+        return self._projections[basis]
 
     def memory_bytes(self) -> int:
-        projections = sum(a.numel() * 4 + b.numel() * 4 for a, b in self._projections.values())
-        return projections + sum(head.memory_bytes() for head, _ in self._heads.values())
+        tables = [table for pair in self._projections.values() for table in pair]
+        tables += [bank.K for bank in self._banks.values()]
+        return sum(table.numel() * table.element_size() for table in tables)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from gateway.engine.heads import HeadStore
+from gateway.engine.heads import Bank, HeadStore, Seated
 from gateway.engine.taps import TapBuffer
 from kernels.ops import attribution_scores, readout_direction
 
@@ -46,10 +46,12 @@ class SampledRequest:
 
 @dataclass(frozen=True)
 class _Group:
-    """The captured rows of all requests on one adapter."""
+    """The captured rows that one call can score: heads of one basis and one bank."""
 
     requests: list[SampledRequest]
-    adapter_id: int
+    basis: str
+    bank: Bank
+    slot: torch.Tensor
     logits: torch.Tensor
     normed: torch.Tensor
     h: torch.Tensor
@@ -73,15 +75,18 @@ class StepScorer:
         the batch. The logits must be copied: penalties, temperature and grammar masks change them in place.
         """
         self._groups, self._result = [], None
-        by_adapter: dict[int, list[SampledRequest]] = {}
+        members: dict[tuple[str, int], list[tuple[SampledRequest, Seated]]] = {}
         for request in requests:
-            if self.heads.get(request.adapter_id) is not None:
-                by_adapter.setdefault(request.adapter_id, []).append(request)
-        for adapter_id, members in by_adapter.items():
-            head, taps = self.heads.get(adapter_id)  # type: ignore[misc]
-            rows = torch.tensor([r.first_row + i for r in members for i in range(r.rows)])
-            h = self.taps.gather(taps, positions[rows], head.rank)
-            self._groups.append(_Group(members, adapter_id, logits[rows].float(), normed[rows].float(), h))
+            seated = self.heads.get(request.adapter_id)
+            if seated is not None:
+                members.setdefault((seated.basis, id(seated.bank)), []).append((request, seated))
+        for own in members.values():
+            bank, device = own[0][1].bank, logits.device
+            rows = torch.tensor([r.first_row + i for r, _ in own for i in range(r.rows)], device=device)
+            slot = torch.tensor([s.row for r, s in own for _ in range(r.rows)], device=device)
+            h = self.taps.gather(bank.taps, positions[rows], bank.rank)
+            kept = logits[rows].float(), normed[rows].float(), h
+            self._groups.append(_Group([r for r, _ in own], own[0][1].basis, bank, slot, *kept))
 
     def score(self, sampled: torch.Tensor) -> None:
         """Scores the captured rows; sampled [requests, 1 + draft tokens] are the emitted ids, -1 where rejected."""
@@ -91,17 +96,20 @@ class StepScorer:
         rows: dict[str, tuple[int, int]] = {}
         start = 0
         for group in self._groups:
-            head, _ = self.heads.get(group.adapter_id)  # type: ignore[misc]
-            W_P, P_over_g = self.heads.projection(head)
-            emitted = torch.cat([sampled[r.index, : r.rows] for r in group.requests]).long().clamp_min(0)
-            u = readout_direction(group.logits, emitted, group.normed, W_P, P_over_g)
-            slot = torch.zeros(len(emitted), dtype=torch.int64)
-            blocks.append(attribution_scores(u, group.h, head.K[None], slot))
+            indices = [(r.index, column) for r in group.requests for column in range(r.rows)]
+            index, column = torch.tensor(indices, device=sampled.device).unbind(1)
+            emitted = sampled[index, column].long().clamp_min(0)
+            u = readout_direction(group.logits, emitted, group.normed, *self.heads.projection(group.basis))
+            blocks.append(attribution_scores(u, group.h, group.bank.K, group.slot))
             for request in group.requests:
-                rows[request.request_id] = (start, len(head.contributors))
+                rows[request.request_id] = (start, self._width(request))
                 start += request.rows
         self._result = StepScores(_fixed_point(blocks), rows)
         self._groups = []
+
+    def _width(self, request: SampledRequest) -> int:
+        seated = self.heads.get(request.adapter_id)
+        return seated.contributors if seated else 0
 
     def take(self) -> StepScores | None:
         """The scores of this step, once."""
@@ -113,4 +121,4 @@ def _fixed_point(blocks: list[torch.Tensor]) -> np.ndarray:
     """Rounds scores in nats to int64 micro-nats, blocks of different widths stacked with zero padding."""
     width = max(block.shape[1] for block in blocks)
     padded = [torch.nn.functional.pad(block, (0, width - block.shape[1])) for block in blocks]
-    return torch.round(torch.cat(padded).double() * MICRO_NATS).to(torch.int64).numpy()
+    return torch.round(torch.cat(padded).double() * MICRO_NATS).to(torch.int64).cpu().numpy()

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from gateway.engine.heads import HEAD_FILE, HeadMismatchError, HeadStore, head_contributors, read_head
 
-D, VOCAB, TAPS = 12, 30, {"a": 0, "b": 1, "c": 2}
+D, VOCAB, TAPS = 12, 90, {"a": 0, "b": 1, "c": 2}
 
 
 def write_head(
@@ -40,7 +40,7 @@ def test_taps_are_looked_up_by_name_in_the_heads_order(store: HeadStore, tmp_pat
     store.load(1, write_head(tmp_path))
     entry = store.get(1)
     assert entry is not None
-    assert entry[1].tolist() == [2, 0]
+    assert entry.bank.taps.tolist() == [2, 0]
     assert head_contributors(str(tmp_path)) == ("x", "y", "z")
 
 
@@ -52,9 +52,26 @@ def test_heads_with_one_projection_share_its_table(store: HeadStore, tmp_path: P
     assert store.memory_bytes() - alone < VOCAB * 4 * 4
     store.retain({2})
     assert store.get(1) is None
-    assert store.memory_bytes() == alone
+    assert store.get(2) is not None
+    banks_only = store.memory_bytes() - (VOCAB + D) * 4 * 4
     store.retain(set())
-    assert store.memory_bytes() == 0
+    assert store.memory_bytes() == banks_only
+
+
+def test_a_freed_row_of_a_bank_is_used_again_and_holds_only_the_new_head(store: HeadStore, tmp_path: Path) -> None:
+    """Memory does not grow with adapters that came and went, and nothing of the old head shines through."""
+    store.load(1, write_head(tmp_path / "one"))
+    before = store.memory_bytes()
+    for adapter_id in range(2, 9):
+        store.retain({adapter_id - 1})
+        store.retain(set())
+        store.load(adapter_id, write_head(tmp_path / str(adapter_id), seed=adapter_id))
+    assert store.memory_bytes() == before
+    seated, head = store.get(8), read_head(tmp_path / "8")
+    assert seated is not None
+    assert head is not None
+    assert torch.equal(seated.bank.K[seated.row, :3], head.K)
+    assert not seated.bank.K[seated.row, 3:].any()
 
 
 @pytest.mark.parametrize(
