@@ -153,6 +153,8 @@ def test_sizes_are_checked_while_streaming(target, make_tar):
     with pytest.raises(PackageTooLarge):
         read_archive(stream, target, LIMITS)
     assert stream.given <= 1024
+    with pytest.raises(PackageTooLarge):
+        read_archive(make_tar([(entry("adapter_config.json"), b"")]), target, PackageLimits(package_bytes=511))
     many = Slow(make_tar([(entry("./", tarfile.DIRTYPE), b"") for _ in range(100)]).read())
     with pytest.raises(FileNotAllowed, match="more than 64 entries"):
         read_archive(many, target, LIMITS)
