@@ -1,0 +1,1 @@
+"""The optional EVM side: registry, anchored checkpoints and payouts (docs/CHAIN.md). Nothing else imports it."""

@@ -1,0 +1,128 @@
+"""A real anvil node, deployed contracts and a market whose payouts they carry."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from metering.chain.anchor import AnchorClient
+from metering.chain.config import ChainConfig
+from metering.chain.contract import contract
+from metering.chain.deploy import deploy
+from metering.chain.deployment import Deployment
+from metering.chain.distributor import PayoutClient
+from metering.chain.keys import Signer
+from metering.chain.node import AnvilNode, ToolsMissing, install_tools
+from metering.chain.outbox import Outbox
+from metering.chain.rpc import Rpc
+from metering.chain.sender import Sender
+
+# anvil's accounts, from the mnemonic that every development chain uses: not secrets
+OPERATOR_KEY = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80"
+ADA_KEY = "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d"
+BOB_KEY = "0x5de4111afa1a4b94908f83103eb1f1706367c2e68ca870fc3fb9a804cdab365a"
+
+
+@pytest.fixture(scope="session")
+def modules() -> Path:
+    """node_modules with compiler and node. A machine without npm skips these tests, except in CI."""
+    try:
+        return install_tools()
+    except ToolsMissing as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def shared_node(modules: Path) -> Iterator[AnvilNode]:
+    node = AnvilNode(modules)
+    node.start()
+    yield node
+    node.stop()
+
+
+@pytest.fixture
+def node(shared_node: AnvilNode) -> Iterator[AnvilNode]:
+    """The session's node, put back afterwards to the state before the test."""
+    snapshot = shared_node.request("evm_snapshot")
+    yield shared_node
+    shared_node.request("evm_revert", snapshot)
+
+
+@dataclass
+class Chain:
+    """The operator's side of one chain: what `openledger anchor` puts together."""
+
+    node: AnvilNode
+    config: ChainConfig
+    directory: Path
+    rpc: Rpc
+    signer: Signer
+    sender: Sender
+    deployment: Deployment
+
+    def as_signer(self, key: str) -> Sender:
+        """Another person's sender, with an outbox of its own in memory."""
+        signer = Signer.from_key(key)
+        outbox = Outbox(None, self.deployment.chain_id, signer.address)
+        return Sender(self.rpc, self.config, signer, outbox, self.deployment.chain_id, self.pause)
+
+    def restarted(self) -> Sender:
+        """The operator's sender as a new process would open it."""
+        return operator_sender(self.rpc, self.config, self.directory, self.pause)
+
+    def pause(self, _seconds: float) -> None:
+        """Time passes as blocks, not as seconds of the test."""
+        self.node.request("anvil_mine", "0x1")
+
+    def send(self, key: str, contract_name: str, address: str, function: str, *arguments, sender: Sender | None = None):
+        data = contract(contract_name).call_data(function, *arguments)
+        return (sender or self.sender).finish(key, address, data)
+
+    def fund(self, units: int) -> None:
+        """Mint test tokens into the distributor."""
+        key = f"fund/{self.rpc.head()}"
+        self.send(key, "TestToken", self.deployment.token, "mint", self.deployment.distributor, units)
+
+    def tokens(self, address: str) -> int:
+        return self.rpc.read("TestToken", self.deployment.token, "balanceOf", address)
+
+    def anchors(self, market, sender: Sender | None = None) -> AnchorClient:
+        key = market.config.log_public_key_path.read_text()
+        return AnchorClient(market.ledger, self.deployment, sender or self.sender, key)
+
+    def payouts(self, market, sender: Sender | None = None) -> PayoutClient:
+        return PayoutClient(market.ledger, self.deployment, sender or self.sender)
+
+
+def operator_sender(rpc: Rpc, config: ChainConfig, directory: Path, pause) -> Sender:
+    signer = Signer.from_key(OPERATOR_KEY)
+    chain_id = rpc.chain_id()
+    return Sender(rpc, config, signer, Outbox(directory / "chain.db", chain_id, signer.address), chain_id, pause)
+
+
+def open_chain(node: AnvilNode, directory: Path, delay_seconds: int = 0, **settings) -> Chain:
+    """Deploy everything on a running node."""
+    fast = {"confirmations": 2, "poll_seconds": 0.01, "backoff_seconds": 0.05, "outage_seconds": 10.0}
+    config = ChainConfig(node.url, **(fast | settings))
+    rpc = Rpc(config)
+
+    def pause(_seconds: float) -> None:
+        node.request("anvil_mine", "0x1")
+
+    sender = operator_sender(rpc, config, directory, pause)
+    deployment, _ = deploy(sender, rpc.chain_id(), "USD", None, delay_seconds)
+    deployment.save(directory / "chain.json")
+    return Chain(node, config, directory, rpc, Signer.from_key(OPERATOR_KEY), sender, deployment)
+
+
+@pytest.fixture
+def chain(node: AnvilNode, tmp_path: Path) -> Iterator[Chain]:
+    opened = open_chain(node, tmp_path / "data")
+    yield opened
+    opened.rpc.close()
