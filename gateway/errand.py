@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from gateway.child import die_with_parent, kill_group
+from gateway.child import die_with_parent, end_group
 
 POLL_SECONDS = 0.1
 
@@ -32,5 +32,4 @@ def run_errand(
             each_turn()
         return process.returncode
     finally:
-        kill_group(process.pid)
-        process.wait()
+        end_group(process)

@@ -15,7 +15,7 @@ from types import FrameType
 
 import httpx
 
-from gateway.child import Child
+from gateway.child import Child, adopt_orphans
 from gateway.config import Settings
 from gateway.errors import ConfigurationError
 from gateway.metrics_directory import MULTIPROCESS
@@ -51,6 +51,7 @@ class Supervisor:
         self._settings = replace(plan.settings, base=str(plan.base_directory), base_name=plan.base_name)
         self._plan = plan
         self._say = say
+        adopt_orphans()
         self._reaper = Reaper()
         self._children = [self._engine(), self._gateway(), self._settler()]
 

@@ -3,14 +3,16 @@
 import os
 import sys
 
-import click
 import typer
+from typer.exceptions import TyperException
 
 from gateway.cli import account, adapter, datanet, demo, money, serve
 from gateway.cli.failures import USAGE, Failure
 from gateway.cli.output import errors
 
-app = typer.Typer(name="openledger", help=__doc__, no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    name="openledger", help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 app.add_typer(datanet.app, name="datanet")
@@ -34,15 +36,21 @@ def run(arguments: list[str]) -> int:
     except Failure as failure:
         errors.print(f"openledger: {failure}", markup=False)
         return failure.status
-    except click.ClickException as error:
-        errors.print(f"openledger: {error.format_message()}", markup=False)
+    except TyperException as error:
+        errors.print(f"openledger: {_one_line(error)}", markup=False)
         return USAGE
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads; the exit must stay silent
         return 0
     return status if isinstance(status, int) else 0
+
+
+def _one_line(error: TyperException) -> str:
+    """typer's message, which names the parameter where it can."""
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    return " ".join(message.split()) or "a command is missing"
 
 
 if __name__ == "__main__":
