@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from metering.canonical import digest, parse_canonical
 from metering.config import MeteringConfig
-from metering.postings import Account, Hold, Postings, Transfer
+from metering.postings import Hold, Postings, Transfer
 from metering.pricebook import decode_price_book
 from metering.status import Status
 from metering.store import Connection, Store, open_store
@@ -314,6 +314,3 @@ def _check_amount(amount: object, low: int) -> Status:
     if amount < low:
         return Status.AMOUNT_NOT_POSITIVE
     return Status.AMOUNT_TOO_LARGE if amount > AMOUNT_MAX else Status.OK
-
-
-__all__ = ["Account", "Balance", "Ledger", "OpenHold", "Transfer", "now_us", "receivable", "wallet"]

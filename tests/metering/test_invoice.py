@@ -14,6 +14,12 @@ from metering.ledger import now_us
 
 
 @pytest.fixture
+def ledger_url(every_store) -> str:
+    """The same tests on both stores."""
+    return every_store
+
+
+@pytest.fixture
 def month() -> str:
     return rfc3339(now_us())[:7]
 

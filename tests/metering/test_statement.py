@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
+
 from metering.statement import build_statement, render_statement
+
+
+@pytest.fixture
+def ledger_url(every_store) -> str:
+    """The same tests on both stores."""
+    return every_store
 
 
 def test_accrued_becomes_paid_to_the_nano(market, settler):

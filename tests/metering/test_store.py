@@ -1,0 +1,59 @@
+"""When the database is away, callers get one named error, and service goes on once it is back."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import psycopg
+import pytest
+
+from metering.errors import LedgerUnavailable
+from metering.ledger import Ledger
+from metering.status import Status
+
+
+def test_an_unreachable_server_is_named(config):
+    """No PostgreSQL server at the address: LedgerUnavailable, which the edge answers with 503."""
+    with pytest.raises(LedgerUnavailable):
+        Ledger.open(dataclasses.replace(config, ledger_url="postgresql://nobody@/none?host=/nonexistent"))
+
+
+def test_a_file_that_cannot_be_opened_is_named(config):
+    """An embedded ledger whose path is taken by a directory: LedgerUnavailable."""
+    config.ledger_path.mkdir(parents=True)
+    with pytest.raises(LedgerUnavailable):
+        Ledger.open(config)
+
+
+def test_a_lost_connection_fails_one_command_and_is_replaced(config, postgres_server):
+    """A server that drops its sessions costs the command in hand, and nothing is half done."""
+    schema_url = f"{postgres_server}&options=-csearch_path%3Dlost"
+    with psycopg.connect(postgres_server, autocommit=True) as admin:
+        admin.execute("CREATE SCHEMA lost")
+        ledger = Ledger.open(dataclasses.replace(config, ledger_url=schema_url))
+        assert ledger.credit("t-1", "acme", 5) is Status.OK
+        admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+        with pytest.raises(LedgerUnavailable):
+            ledger.credit("t-2", "acme", 5)
+        assert ledger.credit("t-2", "acme", 5) is Status.OK
+        assert ledger.balance("acme").available == 10
+        ledger.close()
+
+
+def test_a_failed_transaction_leaves_nothing(ledger):
+    """An exception inside a write transaction undoes all of it, and the next one works."""
+
+    class Crash(Exception):
+        pass
+
+    def crash() -> None:
+        with ledger.store.write() as connection:
+            connection.execute(
+                "INSERT INTO documents (digest, kind, body) VALUES ('x', 'y', 'z')".replace("'z'", "x'00'")
+            )
+            raise Crash
+
+    with pytest.raises(Crash):
+        crash()
+    assert ledger.document("x") is None
+    assert ledger.credit("t", "acme", 1) is Status.OK
