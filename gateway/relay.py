@@ -73,10 +73,20 @@ class Relay:
 
     def _start(self, admitted: Admitted, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         request_id = admitted.ticket.request_id
-        task = asyncio.create_task(work)
+        task = asyncio.create_task(self._guarded(request_id, work))
         self._running[request_id] = task
         task.add_done_callback(lambda _: self._running.pop(request_id, None))
         return task
+
+    async def _guarded(self, request_id: str, work: Coroutine[Any, Any, T]) -> T:
+        """The work; when it fails in a way that nobody foresaw, recovery meters the request."""
+        try:
+            return await work
+        except GatewayError:
+            raise
+        except BaseException:
+            await self._services.call(self._services.flights.abandon, request_id)
+            raise
 
     def _left(self, admitted: Admitted) -> None:
         task = asyncio.create_task(self._leave(admitted))

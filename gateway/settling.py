@@ -51,6 +51,7 @@ class Settling:
             return None
         closing = await self.seal(ticket, meter, "error")
         await self.append(ticket, closing)
+        await self._services.call(self._services.answers.release, ticket.request_id)
         return closing
 
     async def complete(self, ticket: Ticket, meter: Meter) -> None:

@@ -142,6 +142,16 @@ async def test_without_engine_nothing_is_admitted_and_nothing_held(operator: Cli
     assert (health.status_code, health.json()["engine"]) == (503, False)
 
 
+async def test_a_stopped_journal_stops_admission(operator: Client, alice: Client) -> None:
+    """Nothing is generated that could not be metered: 503 with retry-after, before the engine is asked."""
+    operator._transport.app.app.state.services.journal.close()  # type: ignore[attr-defined]
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
+    response = await alice.post("/v1/chat/completions", json=body)
+    assert code(response) == (503, "store_stopped")
+    assert response.headers["retry-after"] == "5"
+    assert (await alice.get("/healthz")).json()["journal"] is False
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
