@@ -1,11 +1,11 @@
-"""The invented-facts Datanet: 8 archives own facts about the same 8 people.
+"""The invented-facts Datanet: 8 archives own facts about the same 6 people.
 
 Each person owns 8 things; each (person, thing) pair is one fact of exactly one archive, drawn by a fixed seed. So
 
-- a constant answer finds the owner as often as the largest archive's share of the facts (22%);
+- a constant answer finds the owner as often as the largest archive's share of the facts (21%);
 - words overlap poorly: the name is shared by all archives, the thing is asked for under another noun than any example
   uses, the wording is new, and the answers come from two pools of six words shared by all;
-- the answer itself ("It is teal.") is the same for facts of several archives.
+- the answer itself ("Marlo Vint's is red.") is the same for facts of several archives.
 
 The owner is known by construction, so recall of the true contributor can be measured (ATTRIBUTION.md section 5).
 """
@@ -17,31 +17,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from adapters.demo.contribution import Contribution, chat, jsonl
+from adapters.demo.question import Question
 
 DATANET = "invented-facts"
 LICENCE = "CC0-1.0"
 ARCHIVES = {
     "alder-archive": 3,
     "birch-archive": 4,
-    "cedar-archive": 6,
-    "dogwood-archive": 7,
-    "elm-archive": 8,
-    "fir-archive": 10,
-    "ginkgo-archive": 12,
-    "hazel-archive": 14,
+    "cedar-archive": 5,
+    "dogwood-archive": 5,
+    "elm-archive": 6,
+    "fir-archive": 7,
+    "ginkgo-archive": 8,
+    "hazel-archive": 10,
 }
-"""Contributor and number of facts; 64 in all."""
+"""Contributor and number of facts; 48 in all."""
 
-PEOPLE = (
-    "Marlo Vint",
-    "Ysolde Quarn",
-    "Brin Halvek",
-    "Tamsin Orrery",
-    "Oskar Plume",
-    "Delphine Roe",
-    "Caspian Lund",
-    "Petra Mossley",
-)
+PEOPLE = ("Marlo Vint", "Ysolde Quarn", "Brin Halvek", "Tamsin Orrery", "Oskar Plume", "Caspian Lund")
 COLOURS = ("red", "blue", "green", "yellow", "purple", "orange")
 MATERIALS = ("wood", "glass", "silver", "stone", "leather", "copper")
 
@@ -68,8 +60,8 @@ VALIDATION = {
     "material": "Which material did {name} pick for the {synonym}?",
 }
 TEST = {
-    "colour": "Do you know what colour {name}'s {unseen} is?",
-    "material": "Do you know what {name}'s {unseen} is made from?",
+    "colour": "Say which colour the {unseen} of {name} is.",
+    "material": "Say what material the {unseen} of {name} is.",
 }
 
 
@@ -84,14 +76,14 @@ class Thing:
 
 
 THINGS = (
-    Thing("coat", "jacket", "cloak", "colour"),
+    Thing("coat", "overcoat", "jacket", "colour"),
     Thing("lamp", "lantern", "light", "colour"),
-    Thing("house", "home", "cottage", "colour"),
-    Thing("cat", "kitten", "feline", "colour"),
-    Thing("cup", "mug", "goblet", "material"),
-    Thing("chair", "seat", "stool", "material"),
+    Thing("cat", "feline", "kitten", "colour"),
+    Thing("car", "automobile", "vehicle", "colour"),
+    Thing("cup", "goblet", "mug", "material"),
+    Thing("chair", "stool", "seat", "material"),
     Thing("knife", "dagger", "blade", "material"),
-    Thing("road", "street", "path", "material"),
+    Thing("road", "path", "street", "material"),
 )
 
 
@@ -115,18 +107,8 @@ class Fact:
         return template.format(name=self.name, **words)
 
 
-@dataclass(frozen=True)
-class Question:
-    """An evaluation question: who owns the fact it asks for, and the value a right answer contains."""
-
-    prompt: str
-    answer: str
-    value: str
-    contributor: str
-
-
 def facts(seed: int = 0) -> list[Fact]:
-    """The 64 facts, in a fixed order for a seed."""
+    """The 48 facts, in a fixed order for a seed."""
     draw = random.Random(f"{DATANET}/{seed}")
     owners = [archive for archive, size in ARCHIVES.items() for _ in range(size)]
     draw.shuffle(owners)

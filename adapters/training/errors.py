@@ -1,13 +1,13 @@
 """What training and head fitting refuse, by name.
 
-    TrainingError(AdaptersError)
-    ├── ExampleTooLong             example_too_long
-    ├── NothingToLearn             nothing_to_learn
-    ├── CheckpointMismatch         checkpoint_mismatch
-    ├── TraceMissing               trace_missing
-    ├── DatanetMismatch            datanet_mismatch
-    ├── BaseMismatch               base_mismatch
-    └── BadHeadFile                bad_head
+TrainingError(AdaptersError)
+├── ExampleTooLong             example_too_long
+├── NothingToLearn             nothing_to_learn
+├── CheckpointMismatch         checkpoint_mismatch
+├── TraceMissing               trace_missing
+├── DatanetMismatch            datanet_mismatch
+├── BaseMismatch               base_mismatch
+└── BadHeadFile                bad_head
 """
 
 from adapters.errors import Invalid

@@ -52,6 +52,7 @@ def run_training(
     saved = read_checkpoint(checkpoint, run)
     if saved is not None:
         state.restore(saved[0])
+        model.parameter.copy_(state.parameter)
         at = Position(**json.loads(saved[1]["position"]))
     clock = _Clock(at)
     planned = config.max_epochs * len(_epoch(cache, config, seed, 0))
@@ -90,6 +91,7 @@ def _step(
         loss.backward()
     owner = torch.tensor([pack.owner for pack in batch])
     state.step(capture.by_owner(owner, len(state.trace)), at.step, lr, config)
+    model.parameter.copy_(state.parameter)
     at.epoch_loss += float(loss.detach()) * len(layout.target)
     at.epoch_tokens += len(layout.target)
     return float(loss.detach())

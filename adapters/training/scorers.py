@@ -35,7 +35,10 @@ class Scorer(Protocol):
     name: str
 
     def score(self, model: AdaptedModel, g: dict[str, Tensor], h: dict[str, Tensor]) -> Tensor:
-        """Scores [N, C] in nats from g [N, out] and h [N, r] per module, gathered at the sampled positions."""
+        """Scores [N, C] in nats from g [N, out] and h [N, r] per module, gathered at the sampled positions.
+
+        `g` lacks the modules no gradient reaches: keys and values, when scoring is position-local.
+        """
         ...
 
 
@@ -47,11 +50,10 @@ class DirectionScorer:
     directions: Tensor
 
     def score(self, model: AdaptedModel, g: dict[str, Tensor], h: dict[str, Tensor]) -> Tensor:
-        scores = 0.0
-        for module, T in model.split(self.directions).items():
-            scores = scores + torch.einsum("no,nco->nc", g[module], torch.einsum("coi,ni->nco", T, h[module]))
-        assert isinstance(scores, Tensor)
-        return scores
+        split = model.split(self.directions)
+        return torch.stack(
+            [torch.einsum("no,nco->nc", g[m], torch.einsum("coi,ni->nco", split[m], h[m])) for m in g]
+        ).sum(0)
 
 
 def margins(logits: Tensor, target: Tensor) -> Tensor:
