@@ -17,10 +17,12 @@ from metering.segment import (
     SEAL,
     SUFFIX,
     Frame,
+    announced_bytes,
     decode_frame,
     encode_frame,
 )
 
+FIRST_READ_BYTES = 16 * 1024
 READ_BYTES = 4 * 1024 * 1024
 STALE_SECONDS = 60.0  # a half-made segment this old has no maker any more
 
@@ -102,16 +104,22 @@ def frames(path: Path, offset: int) -> Iterator[Frame]:
     except FileNotFoundError:
         return  # settled and removed meanwhile
     try:
-        while data := os.pread(descriptor, READ_BYTES, offset):
+        size = FIRST_READ_BYTES  # an idle segment costs its reader little
+        while data := os.pread(descriptor, size, offset):
             position = 0
             while frame := decode_frame(data, position, offset):
                 yield frame
                 if frame.kind == SEAL:
                     return
                 position = frame.next_offset - offset
-            if position == 0:
+            if position:
+                offset += position
+                size = READ_BYTES
+                continue
+            needed = min(announced_bytes(data), os.fstat(descriptor).st_size - offset)
+            if needed <= len(data):
                 return
-            offset += position
+            size = needed  # a record larger than one read
     finally:
         os.close(descriptor)
 

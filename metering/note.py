@@ -175,9 +175,12 @@ def decode_base64(text: str) -> bytes:
 
 
 def _write_new(path: Path, text: str) -> None:
+    """Whole or not at all: a crash must not leave half a key."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    temporary = path.with_name(path.name + ".new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+    temporary.rename(path)

@@ -129,6 +129,14 @@ def decode_frame(data: bytes, position: int, base: int = 0) -> Frame | None:
     return Frame(kind, payload, offset + frame_bytes(length), durable_offset)
 
 
+def announced_bytes(data: bytes) -> int:
+    """How long the frame at the start of `data` says it is; 0 where there is none."""
+    if len(data) < FRAME_BYTES:
+        return 0
+    length, kind, _, _ = FRAME.unpack_from(data)
+    return frame_bytes(length) if kind in (RECORD, SEAL) else 0
+
+
 def _check(kind: int, payload: bytes, offset: int, durable_offset: int) -> bytes:
     head = struct.pack("<IIQQ", len(payload), kind, durable_offset, offset)
     return hashlib.sha256(head + payload).digest()[:8]

@@ -257,3 +257,14 @@ def test_the_published_segment():
 def test_any_bytes_are_a_sound_frame_or_none(data, position):
     """Fuzz: arbitrary bytes are never taken for a frame, nor raise."""
     assert decode_frame(data, position) is None
+
+
+def test_records_of_any_size_that_fits_are_read(config):
+    """Records from nothing to several megabytes come back whole, in order."""
+    writer = JournalWriter(dataclasses.replace(config, segment_bytes=16 * 2**20, backlog_bytes=16 * 2**20), "gateway")
+    records = [b"", b"x", b"y" * 20_000, b"z" * 5_000_000, b"w" * 17_000, b"end"]
+    for future in [writer.append(record) for record in records]:
+        future.result(timeout=10)
+    assert payloads(config) == records
+    writer.close()
+    assert payloads(config) == records
