@@ -24,8 +24,8 @@ def deploy(
     """Create registry, anchor and distributor (and, with `token` None, a TestToken) with the sender as admin of all.
 
     `delay_seconds`: how long a payout tree waits before it takes effect. `rate` None: one token for one unit of the
-    currency. Waits until everything is final; the receipts by contract name. Run again after a crash, it goes on; another
-    `label` makes another set of contracts.
+    currency. Waits until everything is final; the receipts by contract name. After a crash it goes on where it was;
+    another `label` makes another set of contracts.
     """
     receipts: dict[str, Receipt] = {}
 

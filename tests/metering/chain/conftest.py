@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from metering.chain.anchor import AnchorClient
+from metering.chain.binding import record_binding, sign_binding
 from metering.chain.config import ChainConfig
 from metering.chain.contract import contract
 from metering.chain.deploy import deploy
@@ -23,8 +24,10 @@ from metering.chain.sender import Sender
 
 # anvil's accounts, from the mnemonic that every development chain uses: not secrets
 OPERATOR_KEY = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80"
-ADA_KEY = "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d"
-BOB_KEY = "0x5de4111afa1a4b94908f83103eb1f1706367c2e68ca870fc3fb9a804cdab365a"
+KEYS = {
+    "ada": "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d",
+    "bob": "0x5de4111afa1a4b94908f83103eb1f1706367c2e68ca870fc3fb9a804cdab365a",
+}
 
 
 @pytest.fixture(scope="session")
@@ -66,9 +69,9 @@ class Chain:
     sender: Sender
     deployment: Deployment
 
-    def as_signer(self, key: str) -> Sender:
+    def as_signer(self, name: str) -> Sender:
         """Another person's sender, with an outbox of its own in memory."""
-        signer = Signer.from_key(key)
+        signer = Signer.from_key(KEYS[name])
         outbox = Outbox(None, self.deployment.chain_id, signer.address)
         return Sender(self.rpc, self.config, signer, outbox, self.deployment.chain_id, self.pause)
 
@@ -96,6 +99,21 @@ class Chain:
         key = market.config.log_public_key_path.read_text()
         return AnchorClient(market.ledger, self.deployment, sender or self.sender, key)
 
+    def bind(self, market, account: str, sequence: int = 1, key: str | None = None) -> str:
+        """Record a signed binding; the address."""
+        signer = Signer.from_key(key or KEYS[account])
+        binding = sign_binding(signer, account, self.deployment.chain_id, sequence)
+        record_binding(market.ledger, binding)
+        return binding.address
+
+    def publish(self, market, settler):
+        """What `openledger anchor` does: tree, log entry, anchored head, proposal."""
+        payouts = self.payouts(market)
+        built = payouts.prepare()
+        settler.drain()
+        self.anchors(market).anchor()
+        return payouts.publish(built)
+
     def payouts(self, market, sender: Sender | None = None) -> PayoutClient:
         return PayoutClient(market.ledger, self.deployment, sender or self.sender)
 
@@ -106,8 +124,21 @@ def operator_sender(rpc: Rpc, config: ChainConfig, directory: Path, pause) -> Se
     return Sender(rpc, config, signer, Outbox(directory / "chain.db", chain_id, signer.address), chain_id, pause)
 
 
-def open_chain(node: AnvilNode, directory: Path, delay_seconds: int = 0, **settings) -> Chain:
-    """Deploy everything on a running node."""
+@pytest.fixture
+def open_chain(node: AnvilNode) -> Iterator[Callable[..., Chain]]:
+    """Deploy everything on the node, with the operator's files in a directory."""
+    opened = []
+
+    def open_chain(directory: Path, delay_seconds: int = 0, on: AnvilNode = node, **settings) -> Chain:
+        opened.append(deploy_chain(on, directory, delay_seconds, **settings))
+        return opened[-1]
+
+    yield open_chain
+    for chain in opened:
+        chain.rpc.close()
+
+
+def deploy_chain(node: AnvilNode, directory: Path, delay_seconds: int, **settings) -> Chain:
     fast = {"confirmations": 2, "poll_seconds": 0.01, "backoff_seconds": 0.05, "outage_seconds": 10.0}
     config = ChainConfig(node.url, **(fast | settings))
     rpc = Rpc(config)
@@ -122,7 +153,21 @@ def open_chain(node: AnvilNode, directory: Path, delay_seconds: int = 0, **setti
 
 
 @pytest.fixture
-def chain(node: AnvilNode, tmp_path: Path) -> Iterator[Chain]:
-    opened = open_chain(node, tmp_path / "data")
-    yield opened
-    opened.rpc.close()
+def earn(market, settler):
+    """Real usage, settled, and paid to the contributors' ledger accounts: their balances in nanos."""
+
+    def earn(requests: int = 40) -> dict[str, int]:
+        market.serve(requests)
+        settler.drain()
+        settler.close_window()
+        return {
+            name: market.ledger.account_balance(f"contributor:{name}", "USD").available
+            for name in market.terms.declared
+        }
+
+    return earn
+
+
+@pytest.fixture
+def chain(open_chain, tmp_path: Path) -> Chain:
+    return open_chain(tmp_path / "data")

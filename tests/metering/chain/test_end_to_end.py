@@ -2,70 +2,119 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
 
 from metering.chain.anchor import anchored_head
-from metering.chain.binding import record_binding, sign_binding
-from metering.chain.claimfile import claim_files, parse_claim
-from metering.chain.contract import contract
+from metering.chain.claimfile import ClaimFile, claim_files, parse_claim
 from metering.chain.distributor import active_tree, claim
 from metering.chain.errors import ChainRefused
-from metering.chain.keys import Signer
+from metering.chain.tree import PayoutTree
 from metering.check import run_checks
 from metering.log import inclusion_proof_text
-from metering.note import NoteVerifier, split_note
+from metering.note import NoteVerifier
 
-ADA_KEY = "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d"
-BOB_KEY = "0x5de4111afa1a4b94908f83103eb1f1706367c2e68ca870fc3fb9a804cdab365a"
 FUNDS = 10**9
 
 
-def earn(market, settler, requests: int = 40) -> None:
-    """Real usage, settled and paid to the contributors' ledger accounts."""
-    market.serve(requests)
-    settler.drain()
-    settler.close_window()
-
-
-def bind(market, chain, account: str, key: str, sequence: int = 1) -> str:
-    binding = sign_binding(Signer.from_key(key), account, chain.deployment.chain_id, sequence)
-    record_binding(market.ledger, binding)
-    return binding.address
-
-
-def publish(market, settler, chain):
-    """What `openledger anchor` does."""
-    payouts = chain.payouts(market)
-    built = payouts.prepare()
-    settler.drain()  # the tree's document becomes a leaf
-    chain.anchors(market).anchor()
-    return payouts.publish(built)
-
-
-def test_usage_becomes_tokens_that_a_contributor_claims_with_a_proof(market, settler, chain):
+def test_usage_becomes_tokens_that_a_contributor_claims_with_a_proof(market, settler, chain, earn):
     """usage -> settlement -> payout tree in the log -> anchored root -> claim: ada is paid exactly what she earned."""
-    earn(market, settler)
-    earned_nanos = market.ledger.account_balance("contributor:ada", "USD").credits
-    ada = bind(market, chain, "ada", ADA_KEY)
+    earned = earn()
+    ada = chain.bind(market, "ada")
     chain.fund(FUNDS)
-    published = publish(market, settler, chain)
+    published = chain.publish(market, settler)
     assert published.state == "active"
     assert published.unbound == ("contributor:bob", "contributor:cyd", "contributor:dee")
 
-    note = NoteVerifier(market.config.log_public_key_path.read_text())
-    checkpoint = note.open_checkpoint(inclusion_proof_text(market.ledger, published.epoch.digest).partition("\n\n")[2])
+    log_key = NoteVerifier(market.config.log_public_key_path.read_text())
+    proof = inclusion_proof_text(market.ledger, published.epoch.digest)
+    checkpoint = log_key.open_checkpoint(proof.partition("\n\n")[2])
     head = anchored_head(chain.rpc, chain.deployment, checkpoint.origin)
     assert (head.size, head.root) == (checkpoint.size, checkpoint.root)
     assert "sha256:" + active_tree(chain.rpc, chain.deployment).document.hex() == published.epoch.digest
 
     (file,) = claim_files(market.ledger, chain.deployment, "ada")
-    receipt = claim(chain.as_signer(ADA_KEY), parse_claim(json.loads(json.dumps(file.document()))))
-    assert receipt.gas_used < 120_000
-    assert chain.tokens(ada) == earned_nanos // 1000
-    ledger = market.ledger
-    assert ledger.account_balance("contributor:ada", "USD").available == earned_nanos % 1000
-    onchain = ledger.account_balance(chain.deployment.payout_account, "USD").credits
-    assert onchain == chain.tokens(ada) * 1000
-    assert run_checks(market.config, ledger).clean
+    claim(chain.as_signer("ada"), parse_claim(json.loads(json.dumps(file.document()))))
+    assert chain.tokens(ada) == earned["ada"] // 1000
+    assert market.ledger.account_balance("contributor:ada", "USD").available == earned["ada"] % 1000
+    onchain = market.ledger.account_balance(chain.deployment.payout_account, "USD")
+    assert onchain.available == chain.tokens(ada) * 1000
+    assert run_checks(market.config, market.ledger).clean
+
+
+@pytest.fixture
+def claims(market, settler, chain, earn) -> dict[str, ClaimFile]:
+    """Epoch 1 pays ada and bob; their claim files."""
+    earn()
+    for name in ("ada", "bob"):
+        chain.bind(market, name)
+    chain.fund(FUNDS)
+    chain.publish(market, settler)
+    return {name: claim_files(market.ledger, chain.deployment, name)[0] for name in ("ada", "bob")}
+
+
+def refused(chain, file: ClaimFile) -> str:
+    with pytest.raises(ChainRefused) as caught:
+        claim(chain.as_signer("ada"), file)
+    return caught.value.reason
+
+
+def test_replayed_claim_reverts(chain, claims):
+    """The same proof pays once, whoever sends it."""
+    claim(chain.as_signer("ada"), claims["ada"])
+    paid = chain.tokens(claims["ada"].address)
+    assert refused(chain, claims["ada"]) == "NothingToClaim"
+    assert chain.tokens(claims["ada"].address) == paid
+
+
+def test_forged_claims_revert(chain, claims):
+    """More than the leaf says, another's leaf, and a proof of a tree of one's own making: none is paid."""
+    ada, bob = claims["ada"], claims["bob"]
+    mallory = PayoutTree({ada.address: 10**9, bob.address: 1})
+    forged = [
+        dataclasses.replace(ada, cumulative_units=ada.cumulative_units + 1),
+        dataclasses.replace(ada, address=bob.address),
+        dataclasses.replace(ada, proof=bob.proof),
+        dataclasses.replace(ada, proof=()),
+        dataclasses.replace(ada, cumulative_units=10**9, proof=tuple(mallory.proof(ada.address))),
+    ]
+    assert [refused(chain, file) for file in forged] == ["ProofInvalid"] * len(forged)
+    assert chain.tokens(ada.address) == 0
+
+
+def test_stale_claim_reverts_and_the_next_pays_the_difference(market, settler, chain, earn, claims):
+    """A new epoch replaces the tree; whoever claimed before gets the difference, whoever did not gets everything."""
+    claim(chain.as_signer("ada"), claims["ada"])
+    earn(20)
+    assert chain.publish(market, settler).epoch.number == 2
+    assert refused(chain, claims["bob"]) == "ProofInvalid"
+    for name in ("ada", "bob"):
+        (file,) = claim_files(market.ledger, chain.deployment, name)
+        assert file.cumulative_units > claims[name].cumulative_units
+        claim(chain.as_signer("ada"), file)  # anyone may send it: the leaf's address is paid
+        assert chain.tokens(file.address) == file.cumulative_units
+    claimed = chain.rpc.read("PayoutDistributor", chain.deployment.distributor, "totalClaimed")
+    assert claimed == active_tree(chain.rpc, chain.deployment).total_units
+    assert run_checks(market.config, market.ledger).clean
+
+
+def test_nothing_new_publishes_nothing(market, settler, chain, claims):
+    """Without new earnings there is no new epoch and no transaction."""
+    published = chain.publish(market, settler)
+    assert published.epoch.number == 1
+    nonce = chain.rpc.nonce(chain.signer.address, "latest")
+    assert chain.publish(market, settler).epoch.number == 1
+    assert chain.rpc.nonce(chain.signer.address, "latest") == nonce
+
+
+def test_unfunded_epoch_is_refused_with_the_shortfall_and_goes_on_once_funded(market, settler, chain, earn):
+    """The distributor never promises more than it holds: the refusal names what is missing, and no epoch is lost."""
+    earn()
+    chain.bind(market, "ada")
+    with pytest.raises(ChainRefused, match=r"Underfunded: missing [0-9]+") as caught:
+        chain.publish(market, settler)
+    chain.fund(int(caught.value.detail.split()[1]))
+    published = chain.publish(market, settler)
+    assert (published.state, published.epoch.number) == ("active", 1)
