@@ -43,7 +43,7 @@ class Relay:
             await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
                 await self._leave(admitted)
-            return await task
+            return await asyncio.shield(task)
         finally:
             leaving.cancel()
 

@@ -64,6 +64,7 @@ def run_training(
     with_head: bool,
 ) -> dict[str, Any]:
     """Trains and fits in this process; torch is first imported here."""
+    from adapters.errors import AdaptersError
     from adapters.training.config import TrainingConfig
     from adapters.training.fit import fit_head
     from adapters.training.progress import TerminalBar
@@ -85,7 +86,7 @@ def run_training(
         if with_head:
             fitted = fit_head(trained.package_dir, export, base, progress=bar)
             done |= {"head": fitted.head_digest, "fidelity": fitted.fidelity}
-    except (ValueError, OSError) as error:
+    except (AdaptersError, ValueError, OSError) as error:
         raise Failure(FINDING, f"training failed: {error}") from error
     return done
 

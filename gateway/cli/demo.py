@@ -88,9 +88,9 @@ def _print(shown: dict[str, Any], invoice: str) -> None:
     console = Console(highlight=False)
     attribution, usage = shown["attribution"], shown["usage"]
     names = sorted(row["contributor"] for row in attribution["contributors"])
-    heat = HeatMap(names)
+    heat = HeatMap(names, shown["tokens"])
     console.print(f"[bold]{shown['model']}[/]  {shown['question']}\n")
-    console.print(heat.answer(shown["tokens"]) if shown["tokens"] else shown["answer"])
+    console.print(heat.answer() if shown["tokens"] else shown["answer"])
     console.print()
     console.print(heat.legend(attribution))
     method, fidelity = attribution["method"], attribution["fidelity_ppm"] / 10_000

@@ -5,9 +5,10 @@
 2  wrong usage
 3  the server said no
 4  the server cannot be reached
+70 a bug of ours (EX_SOFTWARE)
 """
 
-FINDING, USAGE, REFUSED, UNREACHABLE = 1, 2, 3, 4
+FINDING, USAGE, REFUSED, UNREACHABLE, BUG = 1, 2, 3, 4, 70
 
 
 class Failure(Exception):

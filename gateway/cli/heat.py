@@ -8,14 +8,15 @@ from rich.text import Text
 
 PALETTE = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#46f0f0", "#f032e6", "#9a6324", "#808000", "#008080")
 PALEST, STRONGEST = 0.25, 1.0
-FULL_MICRONATS = 2_000_000  # a score of two nats is drawn at full strength
 BACKGROUND = (24, 24, 24)
 
 
 class HeatMap:
-    """Colours by contributor, in the order given."""
+    """Colours by contributor, in the order given; the strongest score of the tokens is drawn at full strength."""
 
-    def __init__(self, contributors: list[str]) -> None:
+    def __init__(self, contributors: list[str], tokens: list[dict[str, Any]]) -> None:
+        self._tokens = tokens
+        self._strongest = max((score for token in tokens for score in token["scores"].values()), default=0)
         self._colour = {name: PALETTE[index % len(PALETTE)] for index, name in enumerate(contributors)}
 
     def token(self, token: dict[str, Any]) -> Text:
@@ -24,12 +25,12 @@ class HeatMap:
         top = max(scores, key=scores.__getitem__, default=None)
         if top is None or scores[top] <= 0:
             return Text(token["token"])
-        strength = PALEST + (STRONGEST - PALEST) * min(scores[top] / FULL_MICRONATS, 1)
+        strength = PALEST + (STRONGEST - PALEST) * scores[top] / self._strongest
         return Text(token["token"], Style(color="white", bgcolor=_mix(self._colour[top], strength)))
 
-    def answer(self, tokens: list[dict[str, Any]]) -> Text:
+    def answer(self) -> Text:
         """All tokens."""
-        return Text.assemble(*(self.token(token) for token in tokens))
+        return Text.assemble(*(self.token(token) for token in self._tokens))
 
     def legend(self, attribution: dict[str, Any]) -> Table:
         """Contributors with colour, score in nats and provisional share."""

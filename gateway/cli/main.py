@@ -7,8 +7,10 @@ import typer
 from typer.exceptions import TyperException
 
 from gateway.cli import account, adapter, datanet, demo, money, serve
-from gateway.cli.failures import USAGE, Failure
+from gateway.cli.failures import BUG, USAGE, Failure
 from gateway.cli.output import errors
+
+DEBUG = "OPENLEDGER_DEBUG"
 
 app = typer.Typer(
     name="openledger", help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
@@ -44,6 +46,11 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads; the exit must stay silent
         return 0
+    except Exception as error:
+        if os.environ.get(DEBUG):
+            raise
+        errors.print(f"openledger: {type(error).__name__}: {error} (our bug; {DEBUG}=1 shows where)", markup=False)
+        return BUG
     return status if isinstance(status, int) else 0
 
 
