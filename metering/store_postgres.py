@@ -25,6 +25,9 @@ POSTGRES_TYPES = {
 UNAVAILABLE = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.UniqueViolation)
 
 
+LOCK_SECONDS = 2
+
+
 class PostgresStore:
     """One database of a PostgreSQL server; commits are synchronous, whatever the server's default is."""
 
@@ -46,10 +49,17 @@ class PostgresStore:
         yield from self._transaction("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "")
 
     def try_lock(self, name: str) -> bool:
-        """An advisory lock of a session of its own: it goes when this process or its connection does."""
+        """An advisory lock of a session of its own: it goes when this process or its connection does.
+
+        The server notices a killed holder a moment later than we do, so this waits LOCK_SECONDS before it says False.
+        """
         raw = self._connect()
-        row = raw.execute("SELECT pg_try_advisory_lock(%s)", (_lock_number(name),)).fetchone()
-        return bool(row and row[0])
+        raw.execute(f"SET lock_timeout TO '{LOCK_SECONDS}s'")
+        try:
+            raw.execute("SELECT pg_advisory_lock(%s)", (_lock_number(name),))
+        except psycopg.errors.LockNotAvailable:
+            return False
+        return True
 
     def close(self) -> None:
         with self._lock:
