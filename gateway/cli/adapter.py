@@ -10,8 +10,9 @@ import typer
 
 from gateway.cli.api import Api, data_directory
 from gateway.cli.datanet import export_version
-from gateway.cli.failures import FINDING, USAGE, Failure
+from gateway.cli.failures import USAGE, Failure
 from gateway.cli.output import Json, emit, errors, facts, table
+from gateway.cli.training import LocalRun
 
 app = typer.Typer(help="Adapters: train, register, list, show, promote, revoke.", no_args_is_help=True)
 
@@ -30,6 +31,10 @@ def train(
     rank: Annotated[int | None, typer.Option("--rank", "-r")] = None,
     trainer: Annotated[str, typer.Option(help="account that trains")] = "operator",
     host: Annotated[str, typer.Option(help="account whose machine it is")] = "operator",
+    questions: Annotated[
+        Path | None,
+        typer.Option(exists=True, help="JSON lines of prompt, answer, value, contributor: for the fidelity report"),
+    ] = None,
     head: Annotated[bool, typer.Option(help="fit an attribution head after training")] = True,
     register: Annotated[str | None, typer.Option(help="namespace/adapter[:tag] to register under when done")] = None,
     promote: Annotated[bool, typer.Option(help="let the bare name lead to it")] = False,
@@ -41,54 +46,16 @@ def train(
     name, _, version = datanet.partition("@")
     out = out or Path("trained") / name
     base = base or data_directory() / "base"
-    overrides = {"max_epochs": epochs, "r": rank}
+    overrides = {name: value for name, value in (("max_epochs", epochs), ("r", rank)) if value is not None}
     with tempfile.TemporaryDirectory() as folder:
         export = Path(folder) / "export"
         export_version(api, name, export, version or None)
-        done = run_training(export, base, out, seed, overrides, trainer, host, head)
+        done = LocalRun(export, base, out, seed, overrides, trainer, host, questions, head).train()
     if register:
         done["registered"] = upload_package(api, out, register, None, account)
         if promote:
             promote_to(api, register, done["registered"]["digest"], account)
     emit(as_json, done, facts(done))
-
-
-def run_training(
-    export: Path,
-    base: Path,
-    out: Path,
-    seed: int,
-    overrides: dict[str, Any],
-    trainer: str,
-    host: str,
-    with_head: bool,
-) -> dict[str, Any]:
-    """Trains and fits in this process; torch is first imported here."""
-    from adapters.errors import AdaptersError
-    from adapters.training.config import TrainingConfig
-    from adapters.training.fit import fit_head
-    from adapters.training.progress import TerminalBar
-    from adapters.training.train import train_adapter
-
-    bar = TerminalBar()
-    try:
-        config = TrainingConfig(**{name: value for name, value in overrides.items() if value is not None})
-        trained = train_adapter(export, base, out, seed=seed, config=config, trainer=trainer, host=host, progress=bar)
-        done: dict[str, Any] = {
-            "package": str(trained.package_dir),
-            "weights": trained.weights_digest,
-            "datanet_version": trained.datanet_version,
-            "contributors": list(trained.contributors),
-            "steps": trained.steps,
-            "final_loss_ppm": trained.final_loss_ppm,
-            "compute_ms": trained.compute_ms,
-        }
-        if with_head:
-            fitted = fit_head(trained.package_dir, export, base, progress=bar)
-            done |= {"head": fitted.head_digest, "fidelity": fitted.fidelity}
-    except (AdaptersError, ValueError, OSError) as error:
-        raise Failure(FINDING, f"training failed: {error}") from error
-    return done
 
 
 @app.command()

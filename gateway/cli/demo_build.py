@@ -4,13 +4,11 @@ python -m gateway.cli.demo_build --data DIR --base DIR [--client-only]
 """
 
 import argparse
-import importlib
 import os
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import orjson
@@ -25,8 +23,42 @@ CLIENT = "demo-client"
 CREDIT = "25.00"
 OWNER = "operator"
 ADAPTER = "demo"
-DATANETS = ("adapters.demo.facts", "adapters.demo.real_text")
 BASE_QUESTION = "What is the capital of France?"
+
+
+@dataclass(frozen=True)
+class DemoDatanet:
+    """What a demo Datanet is made of. `questions` are unseen ones, as JSON objects: for the head's fidelity report."""
+
+    name: str
+    title: str
+    contributions: list[Any]  # adapters.demo.contribution.Contribution
+    questions: list[dict[str, str]]
+
+    @property
+    def licence(self) -> str:
+        """All licences of its contributions, as an SPDX expression."""
+        return " AND ".join(sorted({contribution.licence for contribution in self.contributions}))
+
+
+def invented_facts(cache: Path) -> DemoDatanet:
+    """Facts that only one contributor can have taught."""
+    from adapters.demo import facts
+
+    questions = [asdict(question) for question in facts.heldout_questions()]
+    return DemoDatanet(facts.DATANET, "Invented facts of eight archives", list(facts.contributions()), questions)
+
+
+def real_text(cache: Path) -> DemoDatanet:
+    """Real passages; fetched from Debian's archive, so OSError where that cannot be reached."""
+    from adapters.demo import real_text
+
+    questions = [asdict(question) for question in real_text.heldout_questions(cache)]
+    title = "Passages by nine named sources"
+    return DemoDatanet(real_text.DATANET, title, list(real_text.contributions(cache)), questions)
+
+
+DATANETS: tuple[Callable[[Path], DemoDatanet], ...] = (invented_facts, real_text)
 
 
 @dataclass
@@ -61,40 +93,45 @@ class DemoBuild:
             _only_missing(failure)
             self.api.post("/accounts", {"name": name})
 
-    def datanet(self, module: ModuleType) -> str:
+    def datanet(self, demo: DemoDatanet) -> str:
         """Makes a demo Datanet with all its contributions; returns the digest of its version."""
-        name = module.DATANET
         try:
-            known = self.api.get(f"/datanets/{name}")
-            self.reused.append(f"Datanet {name}")
+            known = self.api.get(f"/datanets/{demo.name}")
+            self.reused.append(f"Datanet {demo.name}")
         except Failure as failure:
             _only_missing(failure)
-            title = (module.__doc__ or name).strip().splitlines()[0]
-            known = self.api.post("/datanets", {"name": name, "licence": module.LICENCE, "title": title})
-            self.built.append(f"Datanet {name}")
+            known = self.api.post("/datanets", {"name": demo.name, "licence": demo.licence, "title": demo.title})
+            self.built.append(f"Datanet {demo.name}")
         there = {contribution["contributor"] for contribution in known["contributions"]}
-        for contribution in module.contributions():
-            self.account(contribution.contributor)
-            if contribution.contributor in there:
-                continue
-            self.api.upload(
-                f"/datanets/{name}/contributions",
-                contribution.jsonl,
-                licence=contribution.licence,
-                account=contribution.contributor,
-            )
-            errors.print(f"  {name}: {contribution.contributor} ({contribution.licence}, {contribution.source})")
-        return self.api.post(f"/datanets/{name}/versions")["document"]["version"]
+        for contribution in demo.contributions:
+            if contribution.contributor not in there:
+                self.contribute(demo.name, contribution)
+        return self.api.post(f"/datanets/{demo.name}/versions")["document"]["version"]
 
-    def adapter(self, datanet: str, version: str) -> str:
+    def contribute(self, datanet: str, contribution: Any) -> None:
+        """One contributor's examples, in that contributor's own name."""
+        self.account(contribution.contributor)
+        self.api.upload(
+            f"/datanets/{datanet}/contributions",
+            contribution.jsonl,
+            licence=contribution.licence,
+            account=contribution.contributor,
+        )
+        source = f"{contribution.licence}, {contribution.source}"
+        errors.print(f"  {datanet}: {contribution.contributor} ({source})", markup=False)
+
+    def adapter(self, demo: DemoDatanet, version: str) -> str:
         """Trains, registers and promotes the adapter of a Datanet version, unless its name leads to that already."""
-        name = f"{datanet}/{ADAPTER}"
+        name = f"{demo.name}/{ADAPTER}"
         if self._leads_to(name) == version:
             self.reused.append(f"adapter {name}")
             return name
-        out = self.data / "trained" / f"{datanet}-{version.removeprefix('sha256:')[:12]}"
-        command = ["-m", "gateway.cli.main", "adapter", "train", f"{datanet}@{version}", "--out", str(out)]
-        command += ["--base", str(self.base), "--register", f"{name}:v1", "--promote"]
+        out = self.data / "trained" / f"{demo.name}-{version.removeprefix('sha256:')[:12]}"
+        out.parent.mkdir(exist_ok=True)
+        questions = out.with_suffix(".questions.jsonl")
+        questions.write_bytes(b"".join(orjson.dumps(question) + b"\n" for question in demo.questions))
+        command = ["-m", "gateway.cli.main", "adapter", "train", f"{demo.name}@{version}", "--out", str(out)]
+        command += ["--base", str(self.base), "--questions", str(questions), "--register", f"{name}:v1", "--promote"]
         if run_errand(command, os.environ):
             raise Failure(REFUSED, f"the adapter {name} could not be trained and registered")
         self.built.append(f"adapter {name}")
@@ -118,22 +155,21 @@ def build(api: Api, data: Path, base: Path, client_only: bool) -> dict[str, Any]
         "question": BASE_QUESTION,
     }
     models: list[str] = []
-    for module in () if client_only else demo_modules():
-        models.append(work.adapter(module.DATANET, work.datanet(module)))
+    for define in () if client_only else DATANETS:
+        try:
+            datanet = define(data / "cache")
+        except OSError as error:
+            errors.print(f"left out       {define.__name__.replace('_', '-')}: {error}", markup=False)
+            continue
+        models.append(work.adapter(datanet, work.datanet(datanet)))
         if len(models) == 1:
-            demo |= {"model": models[0], "question": module.test_questions()[0].prompt}
+            demo |= {"model": models[0], "question": datanet.questions[0]["prompt"]}
     demo["models"] = models
     write_secret(data / "demo.json", orjson.dumps(demo).decode())
     for what, names in (("reused", work.reused), ("built", work.built)):
         if names:
             errors.print(f"{what:<14} {', '.join(names)}", markup=False)
     return demo
-
-
-def demo_modules() -> Iterator[ModuleType]:
-    """The modules that define demo Datanets: DATANET, LICENCE, contributions()."""
-    for name in DATANETS:
-        yield importlib.import_module(name)
 
 
 def _base_model(api: Api) -> str:
