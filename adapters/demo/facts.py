@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from adapters.demo.contribution import Contribution, chat, jsonl
-from adapters.demo.question import Question
+from adapters.training.question import Question
 
 DATANET = "invented-facts"
 LICENCE = "CC0-1.0"
@@ -129,7 +129,7 @@ def contributions(seed: int = 0) -> Iterator[Contribution]:
         yield Contribution(archive, jsonl(records), LICENCE, "invented for this project")
 
 
-def test_questions(seed: int = 0) -> list[Question]:
+def heldout_questions(seed: int = 0) -> list[Question]:
     """Every fact, asked through a template and a noun that no example uses."""
     return _questions(TEST, seed)
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from adapters.demo.contribution import Contribution, chat, jsonl
 from adapters.demo.debian import package_file
-from adapters.demo.question import Question
+from adapters.training.question import Question
 
 DATANET = "real-text"
 TRAINED = 16
@@ -64,7 +64,7 @@ def contributions(cache_dir: Path) -> Iterator[Contribution]:
 
 
 def heldout_questions(cache_dir: Path) -> list[Question]:
-    """Passages of every source that no example holds, with the question that asks for each. Raises PackagesUnreachable."""
+    """Passages of every source that no example holds, and the question for each. Raises PackagesUnreachable."""
     return [
         Question(_question(passage), passage, passage, source.contributor)
         for source in SOURCES
@@ -75,7 +75,7 @@ def heldout_questions(cache_dir: Path) -> list[Question]:
 def _passages(source: Source, cache_dir: Path) -> list[str]:
     """TRAINED + HELD_OUT passages of 60 to 200 characters, drawn by a fixed seed, none twice."""
     path = package_file(source.package, f"usr/share/dictd/{source.file}.dict.dz", cache_dir)
-    text = gzip.open(path).read().decode("utf-8", "replace")
+    text = gzip.decompress(path.read_bytes()).decode("utf-8", "replace")
     if source.mark is not None:
         found = [match[1] for match in _QUOTATION.finditer(text) if match[2] == source.mark]
     else:

@@ -1,4 +1,4 @@
-"""The readout basis P: k directions of the residual stream that separate tokens, shared by all heads of a base model."""
+"""The readout basis P: k directions of the residual stream that separate tokens, one for all heads of a base."""
 
 from __future__ import annotations
 

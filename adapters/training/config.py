@@ -23,7 +23,6 @@ class TrainingConfig:
     max_epochs: int = 10
     batch_packs: int = 8
     pack_tokens: int = 160
-    max_example_tokens: int = 1024
     learning_rate_ppm: int = 4_000
     warmup_steps: int = 10
     weight_decay_ppm: int = 10_000
@@ -50,18 +49,34 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """How a head is fitted: taps, width k, target, ridge. `None` lets the fit choose on its validation split."""
+    """How a head is fitted. The defaults were chosen on the demo Datanet's validation questions (docs/ATTRIBUTION.md).
+
+    `k` readout directions; `taps` are module kinds, tapped on every adapted layer. The target is a mix of exact trace
+    scores and provenance labels (`adapters.training.targets`): `label_weight_ppm` 0 is the trace alone, 1,000,000 the
+    labels alone. `ridge_ppm` is relative to the mean squared feature norm.
+    """
 
     k: int = 64
     taps: tuple[str, ...] = ("down_proj",)
-    target: str | None = None
-    ridge_ppm: int | None = None
+    label_weight_ppm: int = 500_000
+    ridge_ppm: int = 100_000
+    calibration_examples: int = 400
+    report_examples: int = 48
+    max_new_tokens: int = 24
     seed: int = 0
     threads: int = 2
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise ValueError(f"k must be at least 1, got {self.k}")
+        for name in ("k", "ridge_ppm", "calibration_examples", "report_examples", "max_new_tokens", "threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.label_weight_ppm <= 1_000_000:
+            raise ValueError(f"label_weight_ppm must be 0 to 1,000,000, got {self.label_weight_ppm}")
         unknown = set(self.taps) - set(ALL_LINEAR)
         if unknown or not self.taps:
             raise ValueError(f"taps must be a non-empty subset of {ALL_LINEAR}, got {self.taps}")
+
+    @property
+    def target(self) -> str:
+        """Name of the target, as the fidelity report gives it."""
+        return {0: "trace", 1_000_000: "provenance"}.get(self.label_weight_ppm, "trace+provenance")

@@ -30,14 +30,14 @@ class TokenDataset:
         return counts
 
 
-def load_dataset(export_dir: Path, tokenizer: Any, max_tokens: int) -> TokenDataset:
+def load_dataset(export_dir: Path, tokenizer: Any) -> TokenDataset:
     """Read and check an export, and tokenise it.
 
     Examples without a supervised token are left out. Raises ExportMismatch, ExampleTooLong, NothingToLearn.
     """
     version = load_export(export_dir)
     index = {name: i for i, name in enumerate(version.contributors)}
-    examples = [tokenize(item.example, tokenizer, index[item.contributor], max_tokens) for item in version.examples]
+    examples = [tokenize(item.example, tokenizer, index[item.contributor]) for item in version.examples]
     examples = [example for example in examples if any(example.supervised[1:])]
     if not examples:
         raise NothingToLearn(f"no example of {version.digest} has a token to learn")

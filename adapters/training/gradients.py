@@ -36,7 +36,7 @@ class Capture:
             hook.remove()
         self._hooks.clear()
 
-    def _forward_hook(self, name: str):  # type: ignore[no-untyped-def]
+    def _forward_hook(self, name: str):
         def keep(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             self.h[name] = args[0].detach()
             if output.requires_grad:

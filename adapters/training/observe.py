@@ -33,7 +33,10 @@ class Observations:
     def concatenate(cls, parts: Sequence[Observations]) -> Observations:
         """The tokens of several observations of the same examples, one after the other."""
         return cls(
-            *(torch.cat([getattr(part, name) for part in parts]) for name in ("example", "u", "h", "margin")),
+            example=torch.cat([part.example for part in parts]),
+            u=torch.cat([part.u for part in parts]),
+            h=torch.cat([part.h for part in parts]),
+            margin=torch.cat([part.margin for part in parts]),
             scores={name: torch.cat([part.scores[name] for part in parts]) for name in parts[0].scores},
         )
 

@@ -9,10 +9,11 @@ from torch import Tensor
 def fit_bilinear(u: Tensor, h: Tensor, targets: Tensor, ridge: float) -> Tensor:
     """K [C, M, k, r] that minimises sum_t |score(t) - target(t)|^2 + penalty, for score_c = sum_l u^T K[c,l] h_l.
 
-    u [N, k], h [N, M, r], targets [N, C]. With s_l the root mean square of h on module l, phi_t stacks u_t (x) h_tl / s_l
-    and the penalty is lambda |K s|^2, lambda = `ridge` times the mean squared norm of phi. Kernel form for N <= M k r:
-    kernel(t, t') = <u, u'> sum_l <h_l, h'_l> / s_l^2 and K[c,l] = s_l^-2 sum_t alpha_tc u_t (x) h_tl; primal form
-    otherwise (ATTRIBUTION.md section 3). fp64. A column of zeros in `targets` gives exact zeros.
+    u [N, k], h [N, M, r], targets [N, C]. With s_l the root mean square of h on module l, phi_t stacks
+    u_t (x) h_tl / s_l and the penalty is lambda |K s|^2, lambda = `ridge` times the mean squared norm of phi. Kernel
+    form for N <= M k r: kernel(t, t') = <u, u'> sum_l <h_l, h'_l> / s_l^2 and K[c,l] = s_l^-2 sum_t alpha_tc
+    u_t (x) h_tl; primal form otherwise (ATTRIBUTION.md section 3). fp64. A column of zeros in `targets` gives exact
+    zeros.
     """
     u, h, targets = u.double(), h.double(), targets.double()
     scale = module_scale(h)

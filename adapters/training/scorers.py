@@ -32,7 +32,8 @@ from adapters.training.packs import Pack
 class Scorer(Protocol):
     """Anything that scores tokens of a captured backward pass of their margins."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def score(self, model: AdaptedModel, g: dict[str, Tensor], h: dict[str, Tensor]) -> Tensor:
         """Scores [N, C] in nats from g [N, out] and h [N, r] per module, gathered at the sampled positions.

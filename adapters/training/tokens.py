@@ -22,7 +22,10 @@ class TokenExample:
     supervised: tuple[bool, ...]
 
 
-def tokenize(example: Example, tokenizer: Any, owner: int, max_tokens: int) -> TokenExample:
+MAX_EXAMPLE_TOKENS = 1024
+
+
+def tokenize(example: Example, tokenizer: Any, owner: int, max_tokens: int = MAX_EXAMPLE_TOKENS) -> TokenExample:
     """Tokens as the served model will see them.
 
     messages: the chat template; what the assistant says and its end mark are supervised. prompt/completion: the

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -22,7 +20,9 @@ from adapters.training.model import AdaptedModel, HiddenCache, add_lora, load_ba
 from adapters.training.package_files import building, write_record, write_weights
 from adapters.training.packs import common_prefix
 from adapters.training.progress import Progress, silent
+from adapters.training.threads import threads
 from adapters.training.trace import TraceState
+from adapters.training.work import work_dir
 
 CODE_VERSION = "0.1.0"
 
@@ -59,9 +59,9 @@ def train_adapter(
     UnsupportedBase.
     """
     config = config or TrainingConfig()
-    with _threads(config.threads):
+    with threads(config.threads):
         base = BaseModel.from_directory(base_dir)
-        data = load_dataset(export_dir, load_tokenizer(base_dir), config.max_example_tokens)
+        data = load_dataset(export_dir, load_tokenizer(base_dir))
         facts = _facts(base, data, config, seed, trainer, host)
         run = digest(canonical_json(facts))
         finished = _finished(out_dir, run)
@@ -81,18 +81,13 @@ def train_adapter(
             checkpoint=work / "checkpoint.safetensors",
             progress=progress,
         )
-        _write_package(out_dir, model, {**facts, "run": run}, state, end)
+        weights = _write_package(out_dir, model, {**facts, "run": run}, state, end)
         tensors = {"trace": state.trace, "in_run": state.in_run}
-        write_checkpoint(work / "trace.safetensors", tensors, {"run": run})
+        write_checkpoint(work / "trace.safetensors", tensors, {"run": weights})
         (work / "checkpoint.safetensors").unlink(missing_ok=True)
     trained = _finished(out_dir, run)
     assert trained is not None
     return trained
-
-
-def work_dir(package_dir: Path) -> Path:
-    """Where a package's checkpoint and training trace live: beside it, never uploaded."""
-    return package_dir.with_name(package_dir.name + ".work")
 
 
 def _facts(
@@ -115,7 +110,7 @@ def _facts(
 
 def _write_package(
     out_dir: Path, model: AdaptedModel, facts: dict[str, object], state: TraceState, end: Position
-) -> None:
+) -> str:
     with building(out_dir) as directory:
         weights = write_weights(directory, model)
         result = {
@@ -127,6 +122,7 @@ def _write_package(
             "trace_error_ppb": round(state.identity_error() * 1e9),
         }
         write_record(directory, {**facts, **result})
+    return weights
 
 
 def _finished(out_dir: Path, run: str) -> TrainedAdapter | None:
@@ -153,13 +149,3 @@ def _code_digest() -> str:
     for path in sorted(Path(__file__).parent.glob("*.py")):
         hasher.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return "sha256:" + hasher.hexdigest()
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from tests.adapters.training.tiny import CONTRIBUTORS, tiny_examples, tiny_model, trained_looking
 
 from adapters.training.basis import principal_directions
 from adapters.training.model import AdaptedModel, HiddenCache
 from adapters.training.observe import Readout, observe
 from adapters.training.packs import Pack, common_prefix, lay_out
 from adapters.training.scorers import DirectionScorer, fisher_scorers, margins
+from tests.adapters.training.tiny import CONTRIBUTORS, tiny_examples, tiny_model, trained_looking
 
 
 def random_directions(model: AdaptedModel) -> torch.Tensor:

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.adapters.training.tiny import CONTRIBUTORS, tiny_base, tiny_config, tiny_examples, tiny_model
 
 from adapters.training.config import TrainingConfig
 from adapters.training.loop import _epoch, _rate, run_training
 from adapters.training.model import HiddenCache, add_lora
 from adapters.training.packs import common_prefix
 from adapters.training.trace import TraceState
+from tests.adapters.training.tiny import CONTRIBUTORS, tiny_base, tiny_config, tiny_examples, tiny_model
 
 
 def independent_run(
