@@ -75,8 +75,8 @@ def vllm_arguments(options: argparse.Namespace, extra: list[str]) -> list[str]:
         arguments += [part for option, value in CPU_DEFAULTS.items() if option not in given for part in (option, value)]
         arguments += [] if options.compile else ["--enforce-eager"]
     if not options.no_attribution:
-        arguments += ["--worker-cls", "gateway.engine.worker.AttributingCPUWorker"]
-        arguments += ["--scheduler-cls", "gateway.engine.scheduler.AttributionAsyncScheduler"]
+        cpu, gpu = "gateway.engine.worker.AttributingCPUWorker", "gateway.engine.gpu_worker.AttributingGPUWorker"
+        arguments += ["--worker-cls", cpu if current_platform.is_cpu() else gpu]
     return arguments + extra
 
 

@@ -24,3 +24,8 @@ class AttributionScheduler(_Attribution, Scheduler):
 
 class AttributionAsyncScheduler(_Attribution, AsyncScheduler):
     """For asynchronous scheduling, vLLM's default where the executor supports it."""
+
+
+def attributing(chosen: Any) -> Any:
+    """The attributing subclass of a vLLM scheduler; other schedulers stay as they are."""
+    return {Scheduler: AttributionScheduler, AsyncScheduler: AttributionAsyncScheduler}.get(chosen, chosen)

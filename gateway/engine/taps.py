@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from kernels.tap import Taps
+
 Slices = tuple[int, ...]
 
 
@@ -11,13 +13,27 @@ class TapBuffer:
     """h of every tapped module for the tokens of the current step: [taps, max_tokens, max_rank], fp32.
 
     `modules` maps the address of a module's stacked `lora_a` (the only name the LoRA operation knows it by) to its
-    tap rows: one for a plain linear layer, three for a packed q/k/v projection.
+    tap rows, which follow each other: one for a plain linear layer, three for a packed q/k/v projection.
     """
 
-    def __init__(self, names: Sequence[str], modules: Mapping[int, Slices], max_tokens: int, max_rank: int):
+    def __init__(
+        self,
+        names: Sequence[str],
+        modules: Mapping[int, Slices],
+        max_tokens: int,
+        max_rank: int,
+        device: torch.device | str = "cpu",
+    ):
         self.index = {name: row for row, name in enumerate(names)}
+        self.max_rank = max_rank
         self._modules = dict(modules)
-        self.h = torch.zeros(len(names), max_tokens, max_rank, dtype=torch.float32)
+        self.static = Taps(len(names), max_tokens, max_rank, torch.float32, device)
+        self.h = self.static.kept
+
+    def first_row(self, address: int) -> int | None:
+        """The first tap row of the module at `address`; None where nothing is tapped."""
+        rows = self._modules.get(address)
+        return rows[0] if rows else None
 
     def write(self, address: int, index: int, rows: torch.Tensor | None, h: torch.Tensor) -> None:
         """Keeps h [tokens, rank] of one slice of the module at `address`, for the given token rows (None: all)."""
@@ -31,7 +47,7 @@ class TapBuffer:
             target[rows] = h.float()
 
     def gather(self, taps: torch.Tensor, tokens: torch.Tensor, rank: int) -> torch.Tensor:
-        """h at the given token positions: [tokens, taps, rank]."""
+        """h at the given token positions: [tokens, taps, rank], last stride 1."""
         return self.h[taps[:, None], tokens[None, :], :rank].transpose(0, 1)
 
 
