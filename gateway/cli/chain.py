@@ -18,12 +18,11 @@ import typer
 
 from gateway.cli.api import data_directory
 from gateway.cli.failures import FINDING, REFUSED, UNREACHABLE, USAGE, Failure
-from gateway.cli.output import Json, emit, facts
+from gateway.cli.output import Json, emit, errors, facts
 
 if TYPE_CHECKING:
     from metering.chain.config import ChainConfig
     from metering.chain.deployment import Deployment
-    from metering.chain.rpc import Receipt
     from metering.chain.sender import Sender
     from metering.ledger import Ledger
 
@@ -53,36 +52,26 @@ def run(
     """Bring the chain up to the ledger: registry, newest checkpoint, payout tree. Safe to stop and run again."""
     if context.invoked_subcommand is not None:
         return
+    roles = tuple(role or ("contributor",))
+    options = {"payouts": payouts, "registry": registry, "again": again, "roles": roles, "minimum_nanos": minimum_nanos}
     while True:
-        with failures():
-            try:
-                _run_once(rpc, data, keystore, payouts, registry, again, tuple(role or ("contributor",)),
-                          minimum_nanos, as_json)  # fmt: skip
-            except Failure as failure:
-                if every is None or failure.status != UNREACHABLE:
-                    raise
-                typer.echo(f"openledger: {failure}; trying again", err=True)
+        try:
+            _run_once(rpc, data or data_directory(), keystore, options, as_json)
+        except Failure as failure:
+            if every is None or failure.status != UNREACHABLE:
+                raise
+            errors.print(f"openledger: {failure}; trying again", markup=False)
         if every is None:
             return
         time.sleep(every)
 
 
-def _run_once(
-    rpc: str | None,
-    data: Path | None,
-    keystore: Path | None,
-    payouts: bool,
-    registry: bool,
-    again: bool,
-    roles: tuple[str, ...],
-    minimum_nanos: int,
-    as_json: bool,
-) -> None:
-    from metering.chain.operate import Operator
+def _run_once(rpc: str | None, data: Path, keystore: Path | None, options: dict[str, Any], as_json: bool) -> None:
+    with failures(), _ledger(data) as (config, ledger, deployment), _sender(rpc, data, keystore) as sender:
+        from metering.chain.operate import Operator
 
-    with failures(), _operator(rpc, data, keystore) as (config, ledger, deployment, sender):
-        operator = Operator(ledger, deployment, sender, config.log_public_key_path.read_text())
-        report = operator.run(payouts=payouts, registry=registry, again=again, roles=roles, minimum_nanos=minimum_nanos)
+        deployment.require_chain(sender.rpc)
+        report = Operator(ledger, deployment, sender, config.log_public_key_path.read_text()).run(**options)
     emit(as_json, report.document(), "\n".join(report.lines()))
     if report.refused is not None:
         raise Failure(REFUSED, f"payouts: {report.refused}")
@@ -101,20 +90,19 @@ def deploy(
     as_json: Json = False,
 ) -> None:
     """Create the contracts and write chain.json. The signer becomes admin, anchorer, publisher and guardian."""
-    from metering.chain.address import parse_address
-    from metering.chain.deploy import deploy as create
-    from metering.chain.deployment import FILE_NAME
-    from metering.chain.rate import Rate
-    from metering.config import MeteringConfig
-
     directory = data or data_directory()
-    path = directory / FILE_NAME
+    path = directory / "chain.json"
     if path.exists() and label == "first":
         raise Failure(USAGE, f"{path} exists; move it away and choose another --label to deploy once more")
     if (nanos_per_step is None) != (units_per_step is None):
         raise Failure(USAGE, "--nanos-per-step and --units-per-step go together")
-    rate = Rate(nanos_per_step, units_per_step) if nanos_per_step and units_per_step else None
     with failures(), _sender(rpc, directory, keystore) as sender:
+        from metering.chain.address import parse_address
+        from metering.chain.deploy import deploy as create
+        from metering.chain.rate import Rate
+        from metering.config import MeteringConfig
+
+        rate = Rate(nanos_per_step, units_per_step or 0) if nanos_per_step is not None else None
         currency = MeteringConfig.from_environment(directory, os.environ).currency
         address = parse_address(token) if token else None
         deployment, receipts = create(sender, sender.rpc.chain_id(), currency, address, delay_seconds, rate, label)
@@ -134,6 +122,8 @@ def bind(
     as_json: Json = False,
 ) -> None:
     """Record which address is paid for a contributor."""
+    if file is None and not (account and address):
+        raise Failure(USAGE, "name a --file, or an --account and its --address")
     with failures():
         from metering.chain.address import parse_address
         from metering.chain.binding import Binding, next_sequence, parse_binding, record_binding
@@ -141,11 +131,9 @@ def bind(
         with _ledger(data or data_directory()) as (_, ledger, deployment):
             if file is not None:
                 binding = parse_binding(json.loads(file.read_text()))
-            elif account and address:
-                sequence = next_sequence(ledger, account, deployment.chain_id)
-                binding = Binding(account, parse_address(address), deployment.chain_id, sequence)
             else:
-                raise Failure(USAGE, "name a --file, or an --account and its --address")
+                sequence = next_sequence(ledger, account or "", deployment.chain_id)
+                binding = Binding(account or "", parse_address(address), deployment.chain_id, sequence)
             digest = record_binding(ledger, binding)
     emit(as_json, {**binding.document(), "digest": digest}, f"{binding.account} is paid at {binding.address}")
 
@@ -176,11 +164,12 @@ def send(
     """Have the distributor pay a contributor. Anyone may send it: the tokens go to the address in the tree."""
     if context.invoked_subcommand is not None:
         return
-    from metering.chain.claimfile import parse_claim
-    from metering.chain.distributor import claim as pay
-    from metering.chain.errors import ChainRefused
-
     with failures():
+        from metering.chain.claimfile import parse_claim
+        from metering.chain.distributor import claim as pay
+        from metering.chain.errors import ChainRefused
+        from metering.chain.operate import cost_document, cost_text
+
         if (file is None) == (account is None):
             raise Failure(USAGE, "name a claim --file, or an --account")
         claims = [parse_claim(json.loads(file.read_text()))] if file else _claims(data, account or "")
@@ -193,9 +182,11 @@ def send(
                     if refused.reason != "NothingToClaim" or len(claims) == 1:
                         raise
                     continue
-                done.append({"address": item.address, "cumulative_units": str(item.cumulative_units), **gas(receipt)})
+                done.append(
+                    {"address": item.address, "cumulative_units": str(item.cumulative_units), **cost_document(receipt)}
+                )
     text = "\n".join(
-        f"paid {entry['address']} up to {entry['cumulative_units']} units: {cost(entry)}" for entry in done
+        f"paid {entry['address']} up to {entry['cumulative_units']} units: {cost_text(entry)}" for entry in done
     )
     emit(as_json, done, text or "nothing to claim")
 
@@ -232,23 +223,10 @@ def sign(
     typer.echo(json.dumps(binding.document(), indent=2))
 
 
-def gas(receipt: Receipt) -> dict[str, Any]:
-    """A receipt's cost as a document."""
-    from metering.chain.operate import cost_document
-
-    return cost_document(receipt)
-
-
-def cost(entry: dict[str, Any]) -> str:
-    from metering.chain.operate import cost_text
-
-    return cost_text(entry)
-
-
 @contextmanager
 def failures() -> Iterator[None]:
     """Every error of the chain as an exit code and one line."""
-    from metering.chain import errors
+    from metering.chain import errors as named
     from metering.errors import MeteringError
 
     try:
@@ -257,11 +235,11 @@ def failures() -> Iterator[None]:
         raise Failure(
             USAGE, f"{error.name} is not installed; the chain commands need eth-account and eth-abi"
         ) from None
-    except errors.ChainUnavailable as error:
+    except named.ChainUnavailable as error:
         raise Failure(UNREACHABLE, str(error)) from None
-    except (errors.AnchorConflict, errors.PayoutConflict) as error:
+    except (named.AnchorConflict, named.PayoutConflict) as error:
         raise Failure(FINDING, f"{type(error).__name__}: {error}") from None
-    except (errors.ChainRefused, errors.NotFinal, errors.ProposalCancelled, errors.NothingPublished) as error:
+    except (named.ChainRefused, named.NotFinal, named.ProposalCancelled, named.NothingPublished) as error:
         raise Failure(REFUSED, f"{type(error).__name__}: {error}") from None
     except (MeteringError, ValueError, OSError) as error:
         raise Failure(USAGE, f"{type(error).__name__}: {error}") from None
@@ -296,16 +274,6 @@ def _ledger(directory: Path) -> Iterator[tuple[Any, Ledger, Deployment]]:
         yield config, ledger, deployment
     finally:
         ledger.close()
-
-
-@contextmanager
-def _operator(
-    rpc: str | None, data: Path | None, keystore: Path | None
-) -> Iterator[tuple[Any, Ledger, Deployment, Sender]]:
-    directory = data or data_directory()
-    with _ledger(directory) as (config, ledger, deployment), _sender(rpc, directory, keystore) as sender:
-        deployment.require_chain(sender.rpc)
-        yield config, ledger, deployment, sender
 
 
 def _claims(data: Path | None, account: str) -> list[Any]:

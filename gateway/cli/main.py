@@ -6,7 +6,7 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from gateway.cli import account, adapter, datanet, demo, money, serve
+from gateway.cli import account, adapter, chain, datanet, demo, money, serve
 from gateway.cli.failures import BUG, USAGE, Failure
 from gateway.cli.output import errors
 
@@ -22,6 +22,8 @@ app.add_typer(adapter.app, name="adapter")
 app.add_typer(account.accounts, name="account")
 app.add_typer(account.keys, name="key")
 app.add_typer(account.credit, name="credit")
+app.add_typer(chain.anchor, name="anchor")
+app.add_typer(chain.claim, name="claim")
 for command in (money.invoice, money.statement, money.receipt, money.verify, money.check, money.usage):
     app.command(command.__name__)(command)
 

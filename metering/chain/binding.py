@@ -117,3 +117,10 @@ def find_binding(ledger: Ledger, account: str, chain_id: int) -> Binding:
     if found is None:
         raise BindingMissing(f"no payout address is recorded for {account} on chain {chain_id}")
     return found
+
+
+def next_sequence(ledger: Ledger, account: str, chain_id: int) -> int:
+    """The sequence that the account's next binding must have."""
+    with ledger.store.read() as connection:
+        known = bindings(connection, chain_id).get(account)
+    return known.sequence + 1 if known else 1

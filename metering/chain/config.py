@@ -39,13 +39,14 @@ class ChainConfig:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], rpc_url: str | None = None) -> ChainConfig:
-        """From OPENLEDGER_CHAIN_RPC, _CONFIRMATIONS, _OUTAGE_SECONDS and _FINAL_SECONDS; `rpc_url` overrides."""
+        """From OPENLEDGER_CHAIN_RPC, _CONFIRMATIONS, _POLL_, _OUTAGE_ and _FINAL_SECONDS; `rpc_url` overrides."""
         url = rpc_url or environment.get("OPENLEDGER_CHAIN_RPC", "")
         if not url:
             raise ValueError("no node: name one with --rpc or OPENLEDGER_CHAIN_RPC")
         return cls(
             rpc_url=url,
             confirmations=int(environment.get("OPENLEDGER_CHAIN_CONFIRMATIONS", "3")),
+            poll_seconds=float(environment.get("OPENLEDGER_CHAIN_POLL_SECONDS", "1")),
             outage_seconds=float(environment.get("OPENLEDGER_CHAIN_OUTAGE_SECONDS", "120")),
             final_seconds=float(environment.get("OPENLEDGER_CHAIN_FINAL_SECONDS", "600")),
         )

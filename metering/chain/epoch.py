@@ -7,6 +7,7 @@ ledger never owes the same nanos both here and on chain.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,30 +88,25 @@ def build_epoch(
     """
     with ledger.store.write() as connection:
         last = last_epoch(connection, deployment)
-        if (last.number if last else 0) > after:
-            return Built(last)
-        if (last.number if last else 0) < after:
-            raise PayoutConflict(f"the chain is at epoch {after}, the ledger at {last.number if last else 0}")
+        number = last.number if last else 0
+        if number < after:
+            raise PayoutConflict(f"the chain is at epoch {after}, the ledger at {number}")
         postings = Postings(connection, now_us())
         bound = bindings(connection, deployment.chain_id)
-        entries, unbound = dict(last.entries) if last else {}, []
-        for account in _payees(connection, postings, roles, deployment.currency):
-            amount_nanos = deployment.rate.payable_nanos(max(0, account.available))
-            if not amount_nanos or amount_nanos < minimum_nanos:
-                continue
-            binding = bound.get(account.name.partition(":")[2])
-            if binding is None:
-                unbound.append(account.name)
-                continue
+        owed = list(_owed(connection, postings, deployment, roles, minimum_nanos))
+        unbound = tuple(account.name for account, _ in owed if _person(account) not in bound)
+        payable = [(account, amount_nanos) for account, amount_nanos in owed if _person(account) in bound]
+        if number > after or not payable:
+            return Built(last, unbound)
+        entries = dict(last.entries) if last else {}
+        for account, amount_nanos in payable:
             _move(postings, deployment, after + 1, account, amount_nanos)
-            key = (account.name, binding.address)
+            key = (account.name, bound[_person(account)].address)
             entries[key] = entries.get(key, 0) + amount_nanos
-        if entries == (last.entries if last else {}):
-            return Built(last, tuple(unbound))
         epoch = Epoch(deployment, after + 1, last.digest if last else None, entries)
         postings.flush()
         documents.put(connection, KIND, epoch.document())
-        return Built(epoch, tuple(unbound))
+        return Built(epoch, unbound)
 
 
 def last_epoch(connection: Connection, deployment: Deployment) -> Epoch | None:
@@ -131,15 +127,24 @@ def last_epoch(connection: Connection, deployment: Deployment) -> Epoch | None:
     return Epoch(deployment, newest["epoch"], newest["previous"], entries)
 
 
-def _payees(connection: Connection, postings: Postings, roles: tuple[str, ...], currency: str) -> list[Account]:
-    names: list[str] = []
+def _owed(
+    connection: Connection, postings: Postings, deployment: Deployment, roles: tuple[str, ...], minimum_nanos: int
+) -> Iterator[tuple[Account, int]]:
+    """The accounts of these roles with the nanos that can be paid of each, in whole steps."""
     for role in roles:
         rows = connection.execute(
-            "SELECT name FROM accounts WHERE name LIKE ? AND unit = ? ORDER BY name", (f"{role}:%", currency)
+            "SELECT name FROM accounts WHERE name LIKE ? AND unit = ? ORDER BY name",
+            (f"{role}:%", deployment.currency),
         )
-        names += [row[0] for row in rows]
-    found = [postings.find(name, currency) for name in names]
-    return [account for account in found if account is not None]
+        for (name,) in rows:
+            account = postings.find(name, deployment.currency)
+            amount_nanos = deployment.rate.payable_nanos(max(0, account.available)) if account else 0
+            if account and amount_nanos >= max(1, minimum_nanos):
+                yield account, amount_nanos
+
+
+def _person(account: Account) -> str:
+    return account.name.partition(":")[2]
 
 
 def _move(postings: Postings, deployment: Deployment, number: int, account: Account, amount_nanos: int) -> None:

@@ -131,7 +131,8 @@ class Outbox:
             " WHERE transaction_id = ? ORDER BY rowid",
             (row[0],),
         )
-        return Entry(*row, [Attempt(*attempt) for attempt in attempts])
+        identifier, receiver, data, nonce, state, gas = row
+        return Entry(identifier, receiver, data, nonce, state, gas, [Attempt(*attempt) for attempt in attempts])
 
     def _add(self, identifier: int, attempt: Attempt) -> None:
         self._db.execute(
