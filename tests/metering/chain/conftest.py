@@ -49,8 +49,14 @@ def shared_node(modules: Path) -> Iterator[AnvilNode]:
     node.stop()
 
 
+@pytest.fixture(scope="session")
+def deployed(shared_node: AnvilNode) -> Deployment:
+    """Contracts without delay on the session's node."""
+    return deploy_chain(shared_node, None, 0).deployment
+
+
 @pytest.fixture
-def node(shared_node: AnvilNode) -> Iterator[AnvilNode]:
+def node(shared_node: AnvilNode, deployed: Deployment) -> Iterator[AnvilNode]:
     """The session's node, put back afterwards to the state before the test."""
     snapshot = shared_node.request("evm_snapshot")
     yield shared_node
@@ -118,10 +124,11 @@ class Chain:
         return PayoutClient(market.ledger, self.deployment, sender or self.sender)
 
 
-def operator_sender(rpc: Rpc, config: ChainConfig, directory: Path, pause) -> Sender:
+def operator_sender(rpc: Rpc, config: ChainConfig, directory: Path | None, pause) -> Sender:
     signer = Signer.from_key(OPERATOR_KEY)
     chain_id = rpc.chain_id()
-    return Sender(rpc, config, signer, Outbox(directory / "chain.db", chain_id, signer.address), chain_id, pause)
+    outbox = Outbox(directory / "chain.db" if directory else None, chain_id, signer.address)
+    return Sender(rpc, config, signer, outbox, chain_id, pause)
 
 
 @pytest.fixture
@@ -138,7 +145,9 @@ def open_chain(node: AnvilNode) -> Iterator[Callable[..., Chain]]:
         chain.rpc.close()
 
 
-def deploy_chain(node: AnvilNode, directory: Path, delay_seconds: int, **settings) -> Chain:
+def deploy_chain(
+    node: AnvilNode, directory: Path | None, delay_seconds: int, deployment: Deployment | None = None, **settings
+) -> Chain:
     fast = {"confirmations": 2, "poll_seconds": 0.01, "backoff_seconds": 0.05, "outage_seconds": 10.0}
     config = ChainConfig(node.url, **(fast | settings))
     rpc = Rpc(config)
@@ -147,9 +156,9 @@ def deploy_chain(node: AnvilNode, directory: Path, delay_seconds: int, **setting
         node.request("anvil_mine", "0x1")
 
     sender = operator_sender(rpc, config, directory, pause)
-    deployment, _ = deploy(sender, rpc.chain_id(), "USD", None, delay_seconds)
-    deployment.save(directory / "chain.json")
-    return Chain(node, config, directory, rpc, Signer.from_key(OPERATOR_KEY), sender, deployment)
+    if deployment is None:
+        deployment, _ = deploy(sender, rpc.chain_id(), "USD", None, delay_seconds)
+    return Chain(node, config, directory or Path(), rpc, Signer.from_key(OPERATOR_KEY), sender, deployment)
 
 
 @pytest.fixture
@@ -169,5 +178,8 @@ def earn(market, settler):
 
 
 @pytest.fixture
-def chain(open_chain, tmp_path: Path) -> Chain:
-    return open_chain(tmp_path / "data")
+def chain(node: AnvilNode, deployed: Deployment, tmp_path: Path) -> Iterator[Chain]:
+    """The session's contracts as they were deployed, and an operator who has sent nothing yet."""
+    chain = deploy_chain(node, tmp_path / "data", 0, deployed)
+    yield chain
+    chain.rpc.close()

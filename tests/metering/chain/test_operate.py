@@ -115,6 +115,7 @@ def test_anchorer_whose_role_was_revoked_is_told_so(market, chain, earn):
 def test_deployment_file_is_checked_member_by_member(chain):
     """A file that was edited wrongly is refused by name; a good one comes back as it was."""
     path = chain.directory / "chain.json"
+    chain.deployment.save(path)
     assert Deployment.load(path) == chain.deployment
     good = path.read_text()
     for before, after, words in (
