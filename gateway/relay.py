@@ -109,8 +109,7 @@ class Relay:
                 admitted.generation.kind, admitted.engine_body, ticket.request_id
             )
         except (GatewayError, EngineLost) as error:
-            await self._settling.broken(ticket, meter)
-            raise _as_answer(error) from error
+            raise await self._give_up(admitted, meter, error) from error
         meter.add(body.pop("openledger"))
         closing = await self._settling.seal(ticket, meter)
         answer = orjson.dumps(_whole_body(admitted, meter, body, closing))
@@ -123,7 +122,8 @@ class Relay:
         answer, sent = StreamAnswer(admitted, meter), list[bytes]()
 
         def send(out: bytes) -> None:
-            sent.append(out)
+            if ticket.idempotency_key_digest is not None:
+                sent.append(out)
             channel.put_nowait(out)
 
         try:
@@ -136,9 +136,8 @@ class Relay:
             await self._settling.append(ticket, closing)
             channel.put_nowait(last)
         except (GatewayError, EngineLost) as error:
-            shown = _as_answer(error)
-            if not meter.final or answer.refusal:
-                await self._settling.broken(ticket, meter)
+            ended = meter.final and not answer.refusal  # then it is the journal that stopped, and recovery's turn
+            shown = _as_answer(error) if ended else await self._give_up(admitted, meter, error)
             if not accepted.done():
                 raise shown from error
             channel.put_nowait(sse.write(shown.body()))
@@ -166,6 +165,14 @@ class Relay:
         finally:
             if not ended:
                 self._left(admitted)
+
+    async def _give_up(self, admitted: Admitted, meter: Meter, error: GatewayError | EngineLost) -> GatewayError:
+        """Settles what a failed answer generated; returns the error for the client."""
+        try:
+            await self._settling.broken(admitted.ticket, meter)
+        except GatewayError as worse:
+            return worse
+        return _as_answer(error)
 
     async def _keep(self, admitted: Admitted, media_type: str, body: bytes) -> None:
         ticket = admitted.ticket

@@ -55,7 +55,10 @@ class Settling:
         return closing
 
     async def complete(self, ticket: Ticket, meter: Meter) -> None:
-        """Brings a meter up to what was generated: asks the engine, and its tally when the engine is gone."""
+        """Brings a meter up to what was generated: asks the engine, and its tally when the engine is gone.
+
+        Raises EngineUnavailable, leaving the request to recovery, when the engine goes on generating.
+        """
         deadline = asyncio.get_running_loop().time() + ENDING_SECONDS
         while asyncio.get_running_loop().time() < deadline:
             try:
@@ -68,6 +71,9 @@ class Settling:
                 meter.add(summary)
                 return
             await asyncio.sleep(0.1)
+        else:
+            await self._services.call(self._services.flights.abandon, ticket.request_id)
+            raise EngineUnavailable("The engine does not end this request; it is metered when it does.")
         await self.from_tally(ticket, meter)
 
     async def from_tally(self, ticket: Ticket, meter: Meter) -> None:
