@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from adapters.head import FORMAT
 from adapters.training.errors import BadHeadFile
+from adapters.training.safetensors_file import write_safetensors
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class AttributionHead:
     method: str = "trace"
 
     def save(self, path: Path) -> None:
-        """Write the safetensors file with its metadata."""
+        """Write the safetensors file with its metadata: the same head gives the same bytes."""
         texts = {name: getattr(self, name) for name in ("base", "weights", "datanet_version", "fidelity", "method")}
         lists = {"taps": json.dumps(list(self.taps)), "contributors": json.dumps(list(self.contributors))}
-        save_file({"K": self.K.contiguous(), "P": self.P.contiguous()}, path, {"format": FORMAT, **texts, **lists})
+        write_safetensors(path, {"K": self.K, "P": self.P}, {"format": FORMAT, **texts, **lists})
 
     @classmethod
     def load(cls, path: Path) -> AttributionHead:

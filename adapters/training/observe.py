@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from adapters.training.gradients import Capture
 from adapters.training.model import AdaptedModel, HiddenCache
-from adapters.training.packs import Pack, common_prefix
+from adapters.training.packs import Pack, common_prefix, make_packs
 from adapters.training.progress import Progress, silent
 from adapters.training.scorers import Scorer, margins
 from adapters.training.tokens import TokenExample
@@ -70,17 +71,24 @@ def observe(
     Without, each token is scored by a backward pass of its own through all positions: slow, for comparison.
     """
     cache = HiddenCache(model, examples, common_prefix(examples))
-    order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
-    parts = []
-    for start in range(0, len(order), 16):
-        batch = [Pack(0, (i,)) for i in order[start : start + 16]]
+    parts, done = [], 0
+    for batch in _batches(examples, cache.prefix, position_local):
         if position_local:
             with model.position_local():
                 parts.append(_observe_batch(model, readout, cache, batch, scorers))
         else:
             parts.append(_observe_fully(model, readout, cache, batch, scorers))
-        progress(stage, min(start + 16, len(order)), len(order), "")
+        done += sum(len(pack.members) for pack in batch)
+        progress(stage, done, len(examples), "")
     return Observations.concatenate(parts)
+
+
+def _batches(examples: Sequence[TokenExample], prefix: int, position_local: bool) -> list[list[Pack]]:
+    """Position-local gradients cannot leave a token, so any examples may share a prefix; full ones need a row each."""
+    if not position_local:
+        return [[Pack(0, (i,))] for i in range(len(examples))]
+    packs = make_packs([replace(example, owner=0) for example in examples], prefix, 256, random.Random(0))
+    return [packs[i : i + 4] for i in range(0, len(packs), 4)]
 
 
 def _observe_batch(

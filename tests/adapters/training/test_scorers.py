@@ -32,7 +32,7 @@ def test_scores_are_the_inner_product_with_the_margins_gradient(position_local: 
         b.weight.requires_grad_()
     parameters = [b.weight for _, b in model.modules.values()]
     expected = []
-    for index in sorted(range(2), key=lambda i: len(examples[i].ids)):
+    for index in observed.example.unique_consecutive().tolist():
         example = examples[index]
         layout = lay_out([example], 0, [Pack(0, (0,))], torch.float64)
         for position in [at for at, learnt in enumerate(example.supervised) if learnt]:

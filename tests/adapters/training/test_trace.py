@@ -59,7 +59,7 @@ def test_the_sum_of_the_traces_is_what_an_independent_adamw_reaches(
     tmp_path: Path, dtype: torch.dtype, tolerance: float
 ) -> None:
     """B = sum_c B_c within 1e-5 relative of plain PEFT rows under torch.optim.AdamW, with clipping and weight decay."""
-    config = tiny_config(epsilon_ppt=1_000_000)
+    config = tiny_config(epsilon_ppt=10_000_000)  # 1e-5: Adam would blow up fp32's rounding of tiny gradients
     model, examples = tiny_model(dtype), tiny_examples()
     cache = HiddenCache(model, examples, common_prefix(examples))
     state, _ = run_training(model, cache, CONTRIBUTORS, config, seed=0, run="r", checkpoint=tmp_path / "c.safetensors")
