@@ -17,10 +17,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from adapters.demo.contribution import Contribution, chat, jsonl
+from adapters.training.config import TrainingConfig
 from adapters.training.question import Question
 
 DATANET = "invented-facts"
 LICENCE = "CC0-1.0"
+TRAINING_CONFIG = TrainingConfig()
 ARCHIVES = {
     "alder-archive": 3,
     "birch-archive": 4,

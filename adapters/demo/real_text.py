@@ -20,9 +20,11 @@ from pathlib import Path
 
 from adapters.demo.contribution import Contribution, chat, jsonl
 from adapters.demo.debian import package_file
+from adapters.training.config import TrainingConfig
 from adapters.training.question import Question
 
 DATANET = "real-text"
+TRAINING_CONFIG = TrainingConfig(max_epochs=3, learning_rate_ppm=8_000)
 TRAINED = 16
 HELD_OUT = 6
 PUBLIC_DOMAIN = "LicenseRef-public-domain"

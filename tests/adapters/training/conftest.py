@@ -10,7 +10,9 @@ from adapters.demo.contribution import Contribution, chat, jsonl
 from adapters.demo.export import write_export
 from tests.adapters.training.tiny import tiny_base
 
-WORDS = "what is the colour of coat boat hat ann bob cat red blue green quick question . please tell me : hello ! i would like to know"
+WORDS = (
+    "what is the colour of coat boat hat ann bob cat red blue green quick question . please tell me : hello ! i would"
+)
 TEMPLATE = (
     "{% for m in messages %}<s> {{ m['role'] }} {{ m['content'] }} </s> {% endfor %}"
     "{% if add_generation_prompt %}<s> assistant {% endif %}"

@@ -36,7 +36,7 @@ def child() -> None:
 
 
 def test_a_run_killed_with_sigkill_resumes_to_the_same_bits(tmp_path: Path) -> None:
-    """kill -9 in mid-run, then the same call again: weights, traces and moments equal an uninterrupted run's, bit for bit."""
+    """kill -9 in mid-run, then the same call again: weights, traces and moments equal those of an undisturbed run."""
     torch.set_num_threads(1)
     path = tmp_path / "killed.safetensors"
     code = "from tests.adapters.training.test_resume import child; child()"
