@@ -9,13 +9,13 @@ import shutil
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import orjson
-from rich.console import Console
 
 from loadtest.api import Gateway
 from loadtest.bench import machine, servers
@@ -30,6 +30,7 @@ from loadtest.bench.table import print_tables, write_markdown
 from loadtest.bench.targets import comparisons, targets
 from loadtest.errors import LoadtestError, Unreachable, Usage
 from loadtest.packages import Base
+from loadtest.printer import printer
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -37,7 +38,8 @@ PERFORMANCE = ROOT / "docs" / "PERFORMANCE.md"
 HOST_CACHE_SPARE = 16
 IDLE_SECONDS = 2.0
 CREDIT = "1000"
-console = Console(highlight=False)
+REGISTRARS = 4  # registrations at once: canaries of several adapters share the engine's steps
+console = printer()
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,8 @@ class Bench:
     def register(self) -> None:
         """All adapters of all arms, and one of each size."""
         began = time.monotonic()
-        for number in range(self.plan.setting.adapters):
-            self.store.add(number)
+        with ThreadPoolExecutor(REGISTRARS) as pool:
+            list(pool.map(self.store.add, range(self.plan.setting.adapters)))
         self.sizes = {size: self.store.add_size(size) for size in SIZES}
         console.print(f"{len(self.store.hexes)} registrations in {time.monotonic() - began:.0f} s")
 

@@ -14,7 +14,6 @@ import gevent
 import orjson
 from locust.env import Environment
 from locust.runners import LocalRunner
-from rich.console import Console
 
 from loadtest.api import Gateway
 from loadtest.books import collect
@@ -23,6 +22,7 @@ from loadtest.generator_cpu import GeneratorCpu
 from loadtest.load import Load
 from loadtest.options import Options, parse_options
 from loadtest.packages import Base
+from loadtest.printer import printer
 from loadtest.reconcile import Reconciliation, reconcile
 from loadtest.registrar import register_forever
 from loadtest.report import print_report
@@ -32,7 +32,7 @@ from loadtest.users import ArrivalsUser, LoadUser, closed_loop, open_loop
 
 LAST_ANSWERS_SECONDS = 120.0
 TURN_SECONDS = 0.5
-console = Console(stderr=False, highlight=False)
+console = printer()
 
 
 def main(argv: list[str] | None = None) -> int:

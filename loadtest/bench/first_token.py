@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.bench.driver import Endpoint, Request
+from loadtest.errors import Unreachable
 from loadtest.prompts import prompt
 from loadtest.stats import Interval, median_difference, summary
 
@@ -62,11 +63,14 @@ async def cold_first_token(
 ) -> dict[str, Any]:
     """An adapter on disk, unknown to the engine and to the page cache, to its first token; and the same adapter warm.
 
+    A forgotten adapter gets a new number in the engine at its next request, and so is read again (vLLM 0.32).
     `bound_ms` = 2 x warm TTFT + time to read its files: what the target compares with.
     """
     rng, cold, warm, read = random.Random(name), list[float](), list[float](), list[float]()
     for _ in range(repeats):
-        await engine.post("/unload_lora_adapter", {"lora_name": package.name})
+        status, text = await engine.post("/unload_lora_adapter", {"lora_name": package.name})
+        if status != 200:
+            raise Unreachable(f"the engine did not forget {name}, so it would not be cold: {status} {text}")
         drop_from_page_cache(package)
         read.append(read_ms(package))
         drop_from_page_cache(package)

@@ -1,7 +1,7 @@
 """The curve: tokens/s, TTFT and ITL over the number of distinct adapters, as PNG and SVG."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from matplotlib import pyplot as plt
 
 from loadtest.bench.settings import GATEWAY
 
+Arm = Mapping[str, Any]
+Point = tuple[float, float, float]  # middle, low, high
 Line = tuple[list[int], list[float], list[float], list[float]]  # x, middle, low, high
 
 
@@ -43,16 +45,11 @@ def write_plots(result: Mapping[str, Any], directory: Path) -> list[Path]:
     return paths
 
 
-def _lines(
-    result: Mapping[str, Any], values: Callable[[Mapping[str, Any]], tuple[float, float, float]]
-) -> dict[str, Line]:
-    """A line for each server, popularity and attribution; the base model and one adapter begin every line."""
-    points: dict[str, dict[int, tuple[float, float, float]]] = defaultdict(dict)
-    arms = result["arms"]
-    spread = {(arm["server"], arm["attribution"], arm["popularity"]) for arm in arms if arm["adapters"] > 1}
-    spread |= {(arm["server"], arm["attribution"], "identical") for arm in arms if arm["adapters"] == 1}
-    for server, attribution, popularity in sorted(spread):
-        for arm in arms:
+def _lines(result: Mapping[str, Any], values: Callable[[Arm], Point]) -> dict[str, Line]:
+    """A line for each server, attribution and popularity; the base model and one adapter begin every line."""
+    points: dict[str, dict[int, Point]] = defaultdict(dict)
+    for server, attribution, popularity in _kinds(result["arms"]):
+        for arm in result["arms"]:
             begins = arm["adapters"] == 0 or (arm["adapters"] == 1 and arm["attribution"] == attribution)
             same = arm["popularity"] == popularity and arm["attribution"] == attribution
             if arm["server"] == server and (begins or same):
@@ -60,22 +57,31 @@ def _lines(
     return {name: _line(dict(sorted(found.items()))) for name, found in points.items()}
 
 
-def _line(points: dict[int, tuple[float, float, float]]) -> Line:
+def _kinds(arms: Sequence[Arm]) -> list[tuple[str, bool, str]]:
+    """(server, attribution, popularity) of the lines; popularity is "" where no more than one adapter was measured."""
+    kinds = {(arm["server"], arm["attribution"], arm["popularity"]) for arm in arms if arm["adapters"] > 1}
+    ones = {(arm["server"], arm["attribution"], "") for arm in arms if arm["adapters"] == 1}
+    kinds |= {one for one in ones if one[:2] not in {kind[:2] for kind in kinds}}
+    bases = {(arm["server"], False, "") for arm in arms if not arm["adapters"]}
+    return sorted(kinds | {base for base in bases if base[0] not in {kind[0] for kind in kinds}})
+
+
+def _line(points: dict[int, Point]) -> Line:
     middle, low, high = (list(column) for column in zip(*points.values(), strict=True))
     return list(points), middle, low, high
 
 
 def _label(server: str, attribution: bool, popularity: str) -> str:
-    attributed = f", attribution {'on' if attribution else 'off'}" if server == GATEWAY else ""
-    return f"{server}, {popularity}{attributed}"
+    attributed = f"attribution {'on' if attribution else 'off'}" if server == GATEWAY else ""
+    return ", ".join(filter(None, (server, popularity, attributed)))
 
 
-def _speed(arm: Mapping[str, Any]) -> tuple[float, float, float]:
+def _speed(arm: Arm) -> Point:
     speed = arm["tokens_per_second"]
     return speed["median"], speed["p5"], speed["p95"]
 
 
-def _latency(name: str) -> Callable[[Mapping[str, Any]], tuple[float, float, float]]:
+def _latency(name: str) -> Callable[[Arm], Point]:
     return lambda arm: (arm[name]["p50"], arm[name]["p50"], arm[name]["p95"])
 
 

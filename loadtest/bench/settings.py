@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from loadtest.packages import Shape
 
-GATEWAY, BARE, COMPILED = "gateway", "bare vLLM", "bare vLLM, compiled"
+GATEWAY, BARE, COMPILED = "gateway", "vLLM", "vLLM compiled"
 
 # Given to the gateway's engine and to bare vLLM alike, so that nothing differs but us.
 ENGINE_OPTIONS = {
@@ -41,12 +41,13 @@ class Arm:
 
     @property
     def name(self) -> str:
-        if not self.adapters:
-            return f"{self.server}, base model"
-        what = "one adapter" if self.adapters == 1 else f"{self.adapters} adapters, {self.popularity}"
-        if self.server != GATEWAY:
-            return f"{self.server}, {what}"
-        return f"{self.server}, {what}, attribution {'on' if self.attribution else 'off'}"
+        """`gateway, 64 zipf, on`, `vLLM, 1`, `gateway, base`."""
+        parts = [self.server, str(self.adapters) if self.adapters else "base"]
+        if self.adapters > 1:
+            parts[1] += f" {self.popularity}"
+        if self.server == GATEWAY and self.adapters:
+            parts.append("on" if self.attribution else "off")
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Setting:
     prompt_words: int = 24
     max_tokens: int = 16
     probes: int = 60
-    cold_repeats: int = 5
+    cold_repeats: int = 10
     compiled_rounds: int = 0
 
     @property

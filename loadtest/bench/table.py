@@ -53,7 +53,7 @@ def tables(result: Mapping[str, Any]) -> Iterator[tuple[str, list[str], Rows]]:
     yield "Targets", ["target", "bound", "measured", "95% interval", "pairs", "verdict"], _targets(result)
     streams = result["workload"]["streams"]
     percentiles = ["TTFT p50", "p95", "p99", "ITL p50", "p95", "p99"]
-    yield f"{streams} streams (ms)", ["arm", "tokens/s", *percentiles], _arms(result)
+    yield f"{streams} streams (ms)", ["server, adapters, attribution", "tokens/s", *percentiles], _arms(result)
     yield "Ratios of tokens/s", ["", "over", "ratio", "95% interval", "pairs"], _comparisons(result)
     if added := result["added_latency"]:
         yield "One request at a time (ms)", ["TTFT", "p50", "p95", "p99"], _added(added)

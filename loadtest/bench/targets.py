@@ -15,6 +15,7 @@ BOUNDS: Mapping[str, Mapping[str, float]] = {
     "gpu": {"attribution": 0.99, "gateway": 0.99, "added_ms": 1.0, "many": 0.9, "cold_ms": 0.0},
 }
 MANY = 64
+LEAST_PAIRS = 10
 TARGET_SIZE = list(SIZES)[1]
 
 
@@ -34,7 +35,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Target:
-    """One bound with what was measured. `verdict`: the whole interval meets or misses the bound, or it is within."""
+    """One bound with what was measured. `verdict`: the whole interval meets or misses the bound, or it is within.
+
+    Fewer than ten pairs judge nothing.
+    """
 
     name: str
     bound: float
@@ -57,10 +61,10 @@ def _comparisons(samples: Samples) -> Iterator[Comparison]:
             yield _compare("attribution on / off", "attribution", arm, other, samples)
     for server, bound in ((BARE, "gateway"), (COMPILED, None)):
         if Arm(GATEWAY, 0) in samples and Arm(server, 0) in samples:
-            yield _compare(f"gateway / {server}, base model", bound, Arm(GATEWAY, 0), Arm(server, 0), samples)
+            yield _compare(f"gateway / {server}", bound, Arm(GATEWAY, 0), Arm(server, 0), samples)
     for arm in samples:
         if arm.server == BARE and arm.adapters and (other := Arm(GATEWAY, arm.adapters, arm.popularity)) in samples:
-            yield _compare("gateway / bare vLLM, adapters", None, other, arm, samples)
+            yield _compare("gateway / vLLM, adapters", None, other, arm, samples)
     one = Arm(GATEWAY, 1, attribution=True)
     for arm in samples:
         if arm.attribution and arm.adapters > 1 and one in samples:
@@ -93,4 +97,4 @@ def _judge(name: str, bound: float, measured: Interval, at_least: bool) -> Targe
     good, bad = (measured.low, measured.high) if at_least else (-measured.high, -measured.low)
     limit = bound if at_least else -bound
     verdict = "met" if good >= limit else "missed" if bad < limit else "not shown"
-    return Target(name, bound, at_least, measured, verdict)
+    return Target(name, bound, at_least, measured, verdict if measured.pairs >= LEAST_PAIRS else "too few pairs")
