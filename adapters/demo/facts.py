@@ -36,8 +36,11 @@ ARCHIVES = {
 """Contributor and number of facts; 48 in all."""
 
 PEOPLE = ("Marlo Vint", "Ysolde Quarn", "Brin Halvek", "Tamsin Orrery", "Oskar Plume", "Caspian Lund")
-COLOURS = ("red", "blue", "green", "yellow", "purple", "orange")
-MATERIALS = ("wood", "glass", "silver", "stone", "leather", "copper")
+POOLS = {
+    "colour": ("red", "blue", "green", "yellow", "purple", "orange"),
+    "material": ("wood", "glass", "silver", "stone", "leather", "copper"),
+}
+"""Values of each kind; every value answers four facts."""
 
 TRAINING = {
     "colour": (
@@ -115,10 +118,11 @@ def facts(seed: int = 0) -> list[Fact]:
     owners = [archive for archive, size in ARCHIVES.items() for _ in range(size)]
     draw.shuffle(owners)
     pairs = [(name, thing) for name in PEOPLE for thing in THINGS]
-    pools = {"colour": COLOURS, "material": MATERIALS}
+    values = {kind: list(pool) * (len(pairs) // 2 // len(pool)) for kind, pool in POOLS.items()}
+    for pool in values.values():
+        draw.shuffle(pool)
     return [
-        Fact(owner, name, thing, draw.choice(pools[thing.kind]))
-        for owner, (name, thing) in zip(owners, pairs, strict=True)
+        Fact(owner, name, thing, values[thing.kind].pop()) for owner, (name, thing) in zip(owners, pairs, strict=True)
     ]
 
 
