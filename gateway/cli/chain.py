@@ -139,8 +139,8 @@ def bind(
 
 
 @anchor.command()
-def status(rpc: Rpc = None, data: Data = None, as_json: Json = False) -> None:
-    """What the chain has, next to what the ledger has. Needs no key."""
+def status(rpc: Rpc = None, data: Data = None, as_json: Json = False) -> int:
+    """What the chain has, next to what the ledger has. Needs no key. Exit code 1 when the payouts do not add up."""
     with failures():
         from metering.chain.operate import compare
         from metering.chain.session import open_rpc
@@ -148,7 +148,9 @@ def status(rpc: Rpc = None, data: Data = None, as_json: Json = False) -> None:
         with _ledger(data or data_directory()) as (config, ledger, deployment), open_rpc(_config(rpc)) as node:
             deployment.require_chain(node)
             found = compare(node, ledger, deployment, config.log_origin)
-    emit(as_json, found, facts(found))
+    findings = [f"{finding['name']}: {finding['detail']}" for finding in found["findings"]]
+    emit(as_json, found, "\n".join([facts(found), *findings]))
+    return FINDING if findings else 0
 
 
 @claim.callback(invoke_without_command=True)

@@ -123,8 +123,13 @@ def last_epoch(connection: Connection, deployment: Deployment) -> Epoch | None:
     rate = (newest["nanos_per_step"], newest["units_per_step"])
     if rate != (deployment.nanos_per_step, deployment.units_per_step) or newest["currency"] != deployment.currency:
         raise PayoutConflict("a deployment's currency and rate never change: deploy another distributor")
-    entries = {(entry["payee"], entry["address"]): entry["nanos"] for entry in newest["entries"]}
-    return Epoch(deployment, newest["epoch"], newest["previous"], entries)
+    return epoch_of(deployment, newest)
+
+
+def epoch_of(deployment: Deployment, document: dict[str, Any]) -> Epoch:
+    """The epoch of a payout tree document of this deployment."""
+    entries = {(entry["payee"], entry["address"]): entry["nanos"] for entry in document["entries"]}
+    return Epoch(deployment, document["epoch"], document["previous"], entries)
 
 
 def _owed(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from metering.chain.anchor import AnchorClient, anchored_head
+from metering.chain.audit import audit_payouts
 from metering.chain.deployment import Deployment
 from metering.chain.distributor import PayoutClient, Published, active_tree, proposed_tree
 from metering.chain.epoch import ROLES, last_epoch
@@ -115,8 +116,9 @@ class Operator:
 
 
 def compare(rpc: Rpc, ledger: Ledger, deployment: Deployment, origin: str) -> dict[str, Any]:
-    """What the chain has and what the ledger has, side by side."""
-    head, active = anchored_head(rpc, deployment, origin), active_tree(rpc, deployment)
+    """What the chain has and what the ledger has, side by side, and the findings of `audit_payouts`."""
+    head = anchored_head(rpc, deployment, origin)
+    active, proposed = active_tree(rpc, deployment), proposed_tree(rpc, deployment)
     with ledger.store.read() as connection:
         epoch = last_epoch(connection, deployment)
     try:
@@ -129,10 +131,14 @@ def compare(rpc: Rpc, ledger: Ledger, deployment: Deployment, origin: str) -> di
         "anchored_block": head.block_number,
         "ledger_epoch": epoch.number if epoch else 0,
         "active_epoch": active.epoch,
-        "proposed_epoch": proposed_tree(rpc, deployment).epoch,
+        "proposed_epoch": proposed.epoch,
         "promised_units": str(active.total_units),
         "claimed_units": str(rpc.read("PayoutDistributor", deployment.distributor, "totalClaimed")),
         "distributor_units": str(rpc.read("TestToken", deployment.token, "balanceOf", deployment.distributor)),
+        "findings": [
+            {"name": finding.name, "detail": finding.detail}
+            for finding in audit_payouts(ledger, deployment, (active, proposed))
+        ],
     }
 
 

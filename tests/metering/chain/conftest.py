@@ -148,7 +148,13 @@ def open_chain(node: AnvilNode) -> Iterator[Callable[..., Chain]]:
 def deploy_chain(
     node: AnvilNode, directory: Path | None, delay_seconds: int, deployment: Deployment | None = None, **settings
 ) -> Chain:
-    fast = {"confirmations": 2, "poll_seconds": 0.01, "backoff_seconds": 0.05, "outage_seconds": 10.0}
+    fast = {
+        "confirmations": 2,
+        "poll_seconds": 0.01,
+        "backoff_seconds": 0.05,
+        "outage_seconds": 10.0,
+        "final_seconds": 20.0,
+    }
     config = ChainConfig(node.url, **(fast | settings))
     rpc = Rpc(config)
 
