@@ -2,6 +2,9 @@
 #   make serve      environment, demo model, demo adapters, gateway     (PORT=8000 DATA=./data MODEL=... ENGINE=cpu|gpu)
 #   make test       environment and the whole suite
 #   make check      formatting, lint, types, import rules
+#   make demo       asks the running gateway a question and shows where the answer came from
+#   make loadtest   two minutes of mixed load on the running gateway, then a reconciliation
+#   make bench-X    X = attribution, serving, kernels, ledger, simulator, chain: a table, and JSON under docs/results/
 
 ENGINE ?= cpu
 PORT ?= 8000
@@ -17,7 +20,7 @@ REQUIREMENTS := .ci/requirements/$(ENGINE).txt
 PIP := $(BIN)/pip --disable-pip-version-check
 export PYTHONUNBUFFERED = 1
 
-.PHONY: serve test check format setup demo clean
+.PHONY: serve test check format setup demo loadtest clean
 
 serve: setup
 	$(BIN)/openledger serve --port $(PORT) --data $(DATA) $(if $(MODEL),--model $(MODEL)) $(ARGS)
@@ -52,9 +55,27 @@ endif
 bench-%: setup
 	@$(MAKE) --no-print-directory _bench-$*
 
-.PHONY: _bench-kernels
+# The running gateway is found through $(DATA)/demo.env.
+loadtest: setup
+	set -a; . $(DATA)/demo.env; $(BIN)/python -m loadtest.run --url $$OPENAI_BASE_URL --key $$OPENAI_API_KEY \
+		--model $$OPENLEDGER_MODEL --duration 120 $(ARGS)
+
+demo: setup
+	set -a; . $(DATA)/demo.env; $(BIN)/openledger demo $(ARGS)
+
+.PHONY: _bench-kernels _bench-attribution _bench-serving _bench-ledger _bench-simulator _bench-chain
 _bench-kernels:
 	$(BIN)/python -m kernels.bench $(ARGS)
+_bench-attribution:
+	$(BIN)/python -m loadtest.bench_attribution --data $(DATA) $(ARGS)
+_bench-serving:
+	$(BIN)/python -m loadtest.bench_serving $(ARGS)
+_bench-ledger:
+	$(BIN)/python -m metering.bench $(ARGS)
+_bench-simulator:
+	$(BIN)/python -m tests.metering.simulator $(ARGS)
+_bench-chain:
+	$(BIN)/python -m metering.chain.bench $(ARGS)
 
 clean:
 	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .mypy_cache *.egg-info
