@@ -49,7 +49,7 @@ def run(
     every: Annotated[float | None, typer.Option(help="go on, once in so many seconds")] = None,
     as_json: Json = False,
 ) -> None:
-    """Bring the chain up to the ledger: registry, newest checkpoint, payout tree. Safe to stop and run again."""
+    """Bring the chain up to the ledger: newest checkpoint, payout tree, registry. Safe to stop and run again."""
     if context.invoked_subcommand is not None:
         return
     roles = tuple(role or ("contributor",))
@@ -73,8 +73,8 @@ def _run_once(rpc: str | None, data: Path, keystore: Path | None, options: dict[
         deployment.require_chain(sender.rpc)
         report = Operator(ledger, deployment, sender, config.log_public_key_path.read_text()).run(**options)
     emit(as_json, report.document(), "\n".join(report.lines()))
-    if report.refused is not None:
-        raise Failure(REFUSED, f"payouts: {report.refused}")
+    if report.refused:
+        raise Failure(REFUSED, "; ".join(f"{what}: {refused}" for what, refused in report.refused.items()))
 
 
 @anchor.command()

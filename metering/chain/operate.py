@@ -1,4 +1,4 @@
-"""What the operator does each time: registry, payout tree, anchored head, proposal, in that order; and what came of it.
+"""What the operator does each time: payout tree, anchored head, proposal, registry, in that order; and what came of it.
 
 The tree's document is a log entry before the head is anchored, so whoever sees a proposed root can find what is in it.
 """
@@ -29,13 +29,13 @@ SEQUENCE_SECONDS = 15.0  # for the settler to take a new payout tree into the lo
 
 @dataclass(slots=True)
 class Report:
-    """What one run did. `refused`: why the payouts were not published, when the contract said no."""
+    """What one run did. `refused`: what the contracts said no to, and why; the rest was done all the same."""
 
     checkpoint: Checkpoint | None = None
     anchored: Receipt | None = None
     registered: Registered = field(default_factory=Registered)
     published: Published | None = None
-    refused: ChainRefused | None = None
+    refused: dict[str, ChainRefused] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         found: dict[str, Any] = {"registered": {}, "foreign": self.registered.foreign}
@@ -54,8 +54,7 @@ class Report:
                 "active_at": self.published.active_at,
                 "transactions": [cost_document(receipt) for receipt in self.published.receipts],
             }
-        if self.refused is not None:
-            found["refused"] = {"reason": self.refused.reason, "detail": self.refused.detail}
+        found["refused"] = {what: {"reason": no.reason, "detail": no.detail} for what, no in self.refused.items()}
         return found
 
     def lines(self) -> Iterator[str]:
@@ -101,8 +100,6 @@ class Operator:
     ) -> Report:
         """See the module. NotIncluded when a new tree does not get into the log: is the settler running?"""
         report = Report()
-        if registry:
-            report.registered = self._registry.register(registrations(self._ledger))
         built = self._payouts.prepare(roles, minimum_nanos) if payouts else None
         if built is not None and built.epoch is not None:
             wait_included(self._ledger, built.epoch.digest, sequence_seconds)
@@ -111,7 +108,12 @@ class Operator:
             try:
                 report.published = self._payouts.publish(built, again)
             except ChainRefused as refused:
-                report.refused = refused
+                report.refused["payouts"] = refused
+        if registry:
+            try:
+                report.registered = self._registry.register(registrations(self._ledger))
+            except ChainRefused as refused:
+                report.refused["registry"] = refused
         return report
 
 

@@ -129,6 +129,14 @@ class TestAnchor:
                     broken = [*proof[:i], b"\x07" * 32, *proof[i + 1 :]]
                     assert not accepted(origin, new, self.root(new), broken), (old, new, i)
 
+    @pytest.mark.parametrize("old", [3, 4, 6])
+    def test_true_log_cannot_follow_a_forged_head(self, chain, refused, old):
+        """A proof between two trees is of no use when the anchored root is of neither: both roots are recomputed."""
+        address = chain.deployment.anchor
+        chain.send("forged", "CheckpointAnchor", address, "anchor", "log", old, b"\x07" * 32, [])
+        arguments = ("log", 9, self.root(9), self.proof(old, 9))
+        assert refused("CheckpointAnchor", address, "anchor", *arguments) == "Inconsistent"
+
     def test_size_grows_and_only_the_anchorer_anchors(self, chain, refused):
         """The same or a smaller size is refused, and so is a stranger."""
         address = chain.deployment.anchor

@@ -13,6 +13,7 @@ from metering.chain.anchor import AnchorClient, anchored_head
 from metering.chain.config import ChainConfig
 from metering.chain.deployment import Deployment
 from metering.chain.errors import AnchorConflict, ChainRefused, DeploymentInvalid, PayoutConflict, WrongChain
+from metering.chain.operate import Operator
 from metering.chain.registry import Registration, RegistryClient, datanet_id, registrations
 from metering.errors import NoteInvalid
 from metering.note import NoteSigner
@@ -46,6 +47,28 @@ def test_datanets_of_other_owners_are_left_alone(market, chain):
     chain.send("give", "DatanetRegistry", chain.deployment.registry, "registerDatanet", "facts", ada)
     done = RegistryClient(chain.deployment, chain.sender).register(registrations(market.ledger))
     assert (done.receipts, done.foreign) == ({}, ["facts"])
+
+
+def test_refusal_of_one_part_leaves_the_others_done(market, settler, chain, earn):
+    """Without the registrar's and the publisher's role the head is anchored all the same; both refusals are named."""
+    earn()
+    chain.bind(market, "ada")
+    for name, contract_name, role in (
+        ("registry", "DatanetRegistry", "REGISTRAR_ROLE"),
+        ("distributor", "PayoutDistributor", "PUBLISHER_ROLE"),
+    ):
+        address = getattr(chain.deployment, name)
+        role_id = chain.rpc.read(contract_name, address, role)
+        chain.send(f"revoke {name}", contract_name, address, "revokeRole", role_id, chain.signer.address)
+    chain.payouts(market).prepare()
+    settler.drain()
+    key = market.config.log_public_key_path.read_text()
+    report = Operator(market.ledger, chain.deployment, chain.sender, key).run()
+    assert report.anchored is not None
+    assert {what: refused.reason for what, refused in report.refused.items()} == {
+        "payouts": "AccessControlUnauthorizedAccount",
+        "registry": "AccessControlUnauthorizedAccount",
+    }
 
 
 def test_rewritten_log_is_refused_before_anything_is_sent(market, settler, chain, earn):
