@@ -24,7 +24,7 @@ from adapters.training.config import TrainingConfig
 from adapters.training.question import Question
 
 DATANET = "real-text"
-TRAINING_CONFIG = TrainingConfig(max_epochs=3, learning_rate_ppm=8_000)
+TRAINING_CONFIG = TrainingConfig(max_epochs=3)
 TRAINED = 16
 HELD_OUT = 6
 PUBLIC_DOMAIN = "LicenseRef-public-domain"

@@ -54,7 +54,8 @@ class HeadConfig:
 
     `k` readout directions; `taps` are module kinds, tapped on every adapted layer. The target is a mix of exact trace
     scores and provenance labels (`adapters.training.targets`): `label_weight_ppm` 0 is the trace alone, 1,000,000 the
-    labels alone. `ridge_ppm` is relative to the mean squared feature norm.
+    labels alone. `ridge_ppm` is relative to the mean squared feature norm. Of `report_examples` answers, the first
+    `full_gradient_answers` are also scored by full gradients, one backward pass a token.
     """
 
     k: int = 32
@@ -63,6 +64,7 @@ class HeadConfig:
     ridge_ppm: int = 10_000
     calibration_examples: int = 300
     report_examples: int = 48
+    full_gradient_answers: int = 6
     max_new_tokens: int = 24
     seed: int = 0
     threads: int = 2

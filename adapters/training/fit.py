@@ -23,6 +23,7 @@ from adapters.training.errors import BaseMismatch, DatanetMismatch, TraceMissing
 from adapters.training.fidelity import Answers, answered, ask, fidelity_report
 from adapters.training.generate import greedy
 from adapters.training.head import AttributionHead
+from adapters.training.measures import Estimate, pearson
 from adapters.training.model import AdaptedModel, load_adapted
 from adapters.training.observe import Observations, Readout, observe
 from adapters.training.progress import Progress, silent
@@ -65,8 +66,9 @@ def fit_head(
         fitting = _Fitting.load(package_dir, export_dir, base_dir, config, progress)
         calibration = fitting.calibration()
         K = fitting.solve(calibration)
-        answers = fitting.answers(questions)
-        report = fidelity_report(K, answers, fitting.data, config, fitting.describe(calibration))
+        generated, answers = fitting.answers(questions)
+        described = fitting.describe(calibration) | {"position_local_with_full": fitting.locality(generated).record()}
+        report = fidelity_report(K, answers, fitting.data, config, described)
         return fitting.write(K, report)
 
 
@@ -145,8 +147,8 @@ class _Fitting:
         target = mix(seen.scores["trace"], provenance(owner, counts), self.config.label_weight_ppm / 1e6)
         return fit_bilinear(seen.u, seen.h, target, self.config.ridge_ppm / 1e6)
 
-    def answers(self, questions: Sequence[Question] | None) -> Answers:
-        """Greedy answers of the adapter to held-out questions, observed."""
+    def answers(self, questions: Sequence[Question] | None) -> tuple[list[TokenExample], Answers]:
+        """Greedy answers of the adapter to held-out questions: as examples, and observed."""
         asked = ask(questions, self.data, self.tokenizer, self.config)
         generated = greedy(
             self.model,
@@ -155,7 +157,15 @@ class _Fitting:
             self.config.max_new_tokens,
             progress=self.progress,
         )
-        return answered(asked, generated, self.observe(generated, "measuring head"), self.tokenizer)
+        return generated, answered(asked, generated, self.observe(generated, "measuring head"), self.tokenizer)
+
+    def locality(self, generated: Sequence[TokenExample]) -> Estimate:
+        """Correlation of position-local trace scores with full-gradient ones, on a few answers."""
+        few = generated[: self.config.full_gradient_answers]
+        readout = Readout(self.model.causal_lm, self.basis)
+        local = observe(self.model, readout, few, [self.trace])
+        full = observe(self.model, readout, few, [self.trace], position_local=False, stage="full gradients")
+        return pearson(local.sorted().scores["trace"], full.sorted().scores["trace"])
 
     def describe(self, calibration: tuple[list[TokenExample], Observations]) -> dict[str, Any]:
         """Members of the fidelity report that name what was fitted to what."""

@@ -41,6 +41,12 @@ class Observations:
             scores={name: torch.cat([part.scores[name] for part in parts]) for name in parts[0].scores},
         )
 
+    def sorted(self) -> Observations:
+        """The same tokens in the order of the examples; tokens of one example keep theirs."""
+        order = self.example.argsort(stable=True)
+        scores = {name: table[order] for name, table in self.scores.items()}
+        return Observations(self.example[order], self.u[order], self.h[order], self.margin[order], scores)
+
 
 class Readout:
     """The readout direction u of ARCHITECTURE.md, for one base model and basis P [D, k]."""
