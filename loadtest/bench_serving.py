@@ -190,12 +190,14 @@ def parse(argv: list[str] | None) -> tuple[Plan, bool, bool]:
     add("--slots", type=int, default=8, help="adapters that share one step, on both sides (8)")
     add("--rounds", type=int)
     add("--streams", type=int)
+    add("--compiled-rounds", type=int, help="rounds beside vLLM with its default compilation")
     add("--work", type=Path, help="where data directories and logs are kept; else a temporary directory")
     add("--out", type=Path, default=RESULTS, help="directory of serving-<kind>.json, .png, .svg (docs/results)")
     add("--force", action="store_true", help="measure on a busy machine; the result says that it must not be cited")
     given = parser.parse_args(argv)
     setting = SETTINGS[given.setting]
-    changes = {name: value for name in ("rounds", "streams") if (value := getattr(given, name))}
+    numbers = ("rounds", "streams", "compiled_rounds")
+    changes = {name: value for name in numbers if (value := getattr(given, name)) is not None}
     work = given.work or Path(tempfile.mkdtemp(prefix="bench-serving-"))
     plan = Plan(
         given.kind,
