@@ -8,6 +8,7 @@ from typing import Any
 
 from metering import merkle
 from metering.canonical import digest
+from metering.check_billing import check_billing
 from metering.config import MeteringConfig
 from metering.errors import EventInvalid, NoteInvalid
 from metering.event import decode_event
@@ -61,6 +62,7 @@ def run_checks(config: MeteringConfig, ledger: Ledger, generated: Mapping[str, i
             *_check_holds(connection),
             *_check_log(connection, config),
             *_check_quarantine(connection),
+            *(Finding(*broken) for broken in check_billing(connection, ledger.currency)),
         ]
         if generated is not None:
             totals["generated_tokens"] = sum(generated.values())

@@ -13,6 +13,7 @@ MeteringError
 │   └── JournalCorrupt      acknowledged records are damaged
 ├── LedgerError
 │   ├── LedgerRefused       carries the named `Status` (see metering.status)
+│   │   └── BillingRefused   carries the named `BillingStatus` (see metering.billing_status)
 │   ├── LedgerUnavailable   the database cannot be reached, is full or busy; nothing was changed (HTTP 503)
 │   └── SchemaUnknown       the database was written by a newer release
 ├── SettlerRunning          another settler holds this ledger
@@ -83,6 +84,10 @@ class LedgerRefused(LedgerError):
     def __init__(self, status: str, detail: str = "") -> None:
         super().__init__(f"{status}: {detail}" if detail else str(status))
         self.status = status
+
+
+class BillingRefused(LedgerRefused):
+    """A refused step of an invoice, credit note or dispute."""
 
 
 class LedgerUnavailable(LedgerError):

@@ -60,4 +60,38 @@ MIGRATIONS: list[list[str]] = [
             amount_nanos {integer} NOT NULL, PRIMARY KEY (tenant, day, model, adapter, kind, unit_nanos)){strict}""",
         "CREATE TABLE journal_cursors (segment TEXT PRIMARY KEY, next_offset {integer} NOT NULL){strict}",
     ],
+    [
+        # invoices, credit notes and disputes; what they say is in `documents`, these rows say where they stand
+        "CREATE INDEX usage_tenant ON usage (tenant, leaf_index)",
+        "CREATE INDEX usage_window ON usage (window_id, terms)",
+        "CREATE INDEX transfers_window ON transfers (window_id, terms) WHERE window_id IS NOT NULL",
+        "CREATE INDEX log_checkpoints_time ON log_checkpoints (time_us)",
+        # the last number given to a document; numbers have no gaps because they are taken in the document's transaction
+        """CREATE TABLE billing_sequences (
+            issuer TEXT NOT NULL, series TEXT NOT NULL, last {integer} NOT NULL,
+            PRIMARY KEY (issuer, series)){strict}""",
+        "CREATE TABLE billing_profiles (account TEXT PRIMARY KEY, body {bytes} NOT NULL){strict}",
+        # tax_owed_nanos: the part of the tax that the wallet could not pay
+        """CREATE TABLE invoices (
+            issuer TEXT NOT NULL, number TEXT NOT NULL, tenant TEXT NOT NULL, period TEXT NOT NULL, state TEXT NOT NULL,
+            digest TEXT NOT NULL, total_nanos {integer} NOT NULL, tax_nanos {integer} NOT NULL,
+            tax_owed_nanos {integer} NOT NULL, PRIMARY KEY (issuer, number),
+            CHECK (state IN ('open', 'paid', 'void'))){strict}""",
+        "CREATE UNIQUE INDEX invoices_period ON invoices (tenant, period) WHERE state <> 'void'",
+        # request_id: the disputed request whose amount it gives back; invoice is null when that was not yet invoiced
+        """CREATE TABLE credit_notes (
+            issuer TEXT NOT NULL, number TEXT NOT NULL, tenant TEXT NOT NULL, invoice TEXT, period TEXT NOT NULL,
+            request_id TEXT, digest TEXT NOT NULL, amount_nanos {integer} NOT NULL, tax_nanos {integer} NOT NULL,
+            PRIMARY KEY (issuer, number), CHECK (amount_nanos > 0 AND tax_nanos >= 0)){strict}""",
+        "CREATE INDEX credit_notes_tenant ON credit_notes (tenant, period)",
+        """CREATE TABLE disputes (
+            id TEXT PRIMARY KEY, request_id TEXT NOT NULL UNIQUE, tenant TEXT NOT NULL, amount_nanos {integer} NOT NULL,
+            state TEXT NOT NULL, digest TEXT NOT NULL, credit_note TEXT,
+            CHECK (state IN ('open', 'upheld', 'rejected'))){strict}""",
+        # every state that a document or dispute was ever in
+        """CREATE TABLE billing_states (
+            seq {key}, subject TEXT NOT NULL, state TEXT NOT NULL, time_us {integer} NOT NULL,
+            reason TEXT NOT NULL){strict}""",
+        "CREATE INDEX billing_states_subject ON billing_states (subject)",
+    ],
 ]

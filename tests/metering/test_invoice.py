@@ -55,7 +55,7 @@ def test_a_day_and_another_tenant(market, settler, month):
     today = rfc3339(now_us())[:10]
     assert build_invoice(market.ledger, "acme", today)["total_nanos"] == 2161
     assert build_invoice(market.ledger, "acme", "2020-01")["total_nanos"] == 0
-    assert build_invoice(market.ledger, "acme", "2020-01")["status"] == "open"
+    assert build_invoice(market.ledger, "acme", "2020-01")["status"] == "draft"
     assert build_invoice(market.ledger, "globex", month)["lines"] == []
 
 
