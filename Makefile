@@ -57,8 +57,7 @@ bench-%: setup
 
 # The running gateway is found through $(DATA)/demo.env.
 loadtest: setup
-	set -a; . $(DATA)/demo.env; $(BIN)/python -m loadtest.run --url $$OPENAI_BASE_URL --key $$OPENAI_API_KEY \
-		--model $$OPENLEDGER_MODEL --duration 120 $(ARGS)
+	$(BIN)/python -m loadtest.run --data $(DATA) $(ARGS)
 
 demo: setup
 	set -a; . $(DATA)/demo.env; $(BIN)/openledger demo $(ARGS)

@@ -12,7 +12,6 @@ from safetensors.numpy import save_file
 from gateway.app import create_app
 from gateway.config import Settings
 from gateway.database import Database
-from tests.gateway.stack import Stack, demo_base, running_stack
 
 
 @pytest.fixture
@@ -72,10 +71,3 @@ async def member(operator: httpx.AsyncClient, name: str) -> httpx.AsyncClient:
     key = (await operator.post(f"/v1/accounts/{name}/keys", json={})).json()["secret"]
     transport = operator._transport
     return httpx.AsyncClient(transport=transport, base_url="http://gateway", headers={"authorization": f"Bearer {key}"})
-
-
-@pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """One running stack on the demo base model for all engine tests of the session."""
-    with running_stack(tmp_path_factory.mktemp("stack") / "data", demo_base()) as running:
-        yield running
