@@ -104,15 +104,19 @@ class JournalWriter:
             with self._wake:
                 while not self._queue and not self._closing:
                     self._wake.wait()
-                batch, self._queue = self._queue, []
-                closing = self._closing
-            if batch:
-                self._commit(batch)
-                with self._wake:
-                    self._queue_bytes -= sum(frame_bytes(len(record)) for record, _ in batch)
-            elif closing:
+            if not self._commit_waiting():
                 break
         self._abandon(seal=True)
+
+    def _commit_waiting(self) -> bool:
+        """One turn of the writer: make what waits durable; False when nothing waited."""
+        with self._wake:
+            batch, self._queue = self._queue, []
+        if batch:
+            self._commit(batch)
+            with self._wake:
+                self._queue_bytes -= sum(frame_bytes(len(record)) for record, _ in batch)
+        return bool(batch)
 
     def _commit(self, batch: list[tuple[bytes, Future[None]]]) -> None:
         """Make the batch durable, rotating as segments fill, and resolve its futures."""

@@ -41,7 +41,7 @@ class JournalReader:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._finished: set[str] = set()  # segments whose seal this reader has passed
+        self._finished: set[str] = set()  # segments whose seal the caller's cursor has reached
 
     def segments(self) -> list[str]:
         """Names of all segments, oldest first."""
@@ -53,9 +53,11 @@ class JournalReader:
         for segment in self.segments():
             if segment in self._finished:
                 continue
+            unread = len(records)
             for frame in frames(self._directory / segment, cursors.get(segment, HEADER_BYTES)):
                 if frame.kind == SEAL:
-                    self._finished.add(segment)
+                    if len(records) == unread:  # else the caller may fail to store its cursor, and ask for them again
+                        self._finished.add(segment)
                     break
                 records.append(JournalRecord(segment, frame.next_offset, frame.payload))
                 if len(records) == limit:

@@ -44,6 +44,7 @@ class Settler:
             last = connection.execute("SELECT max(time_us) FROM log_checkpoints")[0][0]
         self._last_us = last or 0
         self._orphans_at = 0.0
+        self._retry_due = True  # documents may have come just before the last settler died
         self.damaged: list[JournalCorrupt] = []
 
     def step(self) -> SettledBatch:
@@ -64,6 +65,7 @@ class Settler:
                 cursors.items(),
             )
         self._cursors.update(cursors)
+        self._retry_due |= done.entries > 0  # what quarantine lacked may have come with the new documents
         return done
 
     def drain(self) -> SettledBatch:
@@ -94,8 +96,10 @@ class Settler:
             self._orphans_at = time.monotonic()
             self._tidy_journal()
         done = self.drain()
-        if done.entries and self._waits("quarantine"):
-            done += self.retry_quarantine()  # what it lacked may have come with the new documents
+        if self._retry_due:
+            if self._waits("quarantine"):
+                done += self.retry_quarantine()
+            self._retry_due = False
         self._ledger.expire_holds(now_us())
         with self._ledger.store.read() as connection:
             window = find_open_window(connection)

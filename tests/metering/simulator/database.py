@@ -1,0 +1,74 @@
+"""A ledger database whose user dies in the middle: a store that crashes or fails at a chosen moment."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from metering.errors import LedgerUnavailable
+from metering.store import Connection, Store
+
+MOMENTS = ("statement", "before commit", "after commit", "unavailable")
+
+
+class Crash(BaseException):
+    """The process that runs this is gone. Not an Exception: nothing may catch it."""
+
+
+class CrashingStore:
+    """A Store; armed, its next write transaction ends at a random moment."""
+
+    def __init__(self, inner: Store, dice: random.Random) -> None:
+        self._inner = inner
+        self._dice = dice
+        self._moment = ""
+
+    def arm(self) -> str:
+        """Choose the moment of the next fault; its name. A crash after the commit loses only the answer."""
+        self._moment = self._dice.choice(MOMENTS)
+        return self._moment
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        moment, self._moment = self._moment, ""
+        with self._inner.write() as connection:
+            yield DyingConnection(connection, self._dice.randrange(40)) if moment == "statement" else connection
+            if moment == "before commit":
+                raise Crash
+            if moment == "unavailable":
+                raise LedgerUnavailable("simulated: database or disk is full")
+        if moment == "after commit":
+            raise Crash
+
+    def read(self) -> AbstractContextManager[Connection]:
+        return self._inner.read()
+
+    def try_lock(self, name: str) -> bool:
+        return self._inner.try_lock(name)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class DyingConnection:
+    """A Connection whose user dies before the statement of the given number."""
+
+    def __init__(self, inner: Connection, statements: int) -> None:
+        self._inner = inner
+        self._left = statements
+        self.row_lock = inner.row_lock
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        self._count()
+        return self._inner.execute(sql, parameters)
+
+    def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        self._count()
+        self._inner.executemany(sql, rows)
+
+    def _count(self) -> None:
+        if not self._left:
+            raise Crash
+        self._left -= 1

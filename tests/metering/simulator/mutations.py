@@ -1,0 +1,137 @@
+"""Planted bugs: each changes the source of one real function, and the simulator must notice it."""
+
+from __future__ import annotations
+import __future__
+
+import importlib
+import inspect
+import textwrap
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from unittest import mock
+
+MODULES = ("journal", "journal_reader", "ledger", "log", "postings", "segment", "settlement", "settler", "shares")
+USERS = (*MODULES, "windows", "pricebook", "check")
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """`old` occurs exactly once in the source of `function` (of metering.`module`) and becomes `new`."""
+
+    name: str
+    module: str
+    function: str
+    old: str
+    new: str
+
+    @contextmanager
+    def planted(self) -> Iterator[None]:
+        """While entered, every module of metering uses the changed function."""
+        module = importlib.import_module(f"metering.{self.module}")
+        owner_name, _, name = self.function.rpartition(".")
+        owner = getattr(module, owner_name) if owner_name else module
+        source = textwrap.dedent(inspect.getsource(getattr(owner, name)))
+        assert source.count(self.old) == 1, f"{self.name}: {self.old!r} occurs {source.count(self.old)} times"
+        code = compile(
+            source.replace(self.old, self.new), f"<{self.name}>", "exec", __future__.annotations.compiler_flag
+        )
+        scope: dict[str, object] = {}
+        exec(code, vars(module), scope)
+        users = [importlib.import_module(f"metering.{user}") for user in USERS]
+        with ExitStack() as stack:
+            stack.enter_context(mock.patch.object(owner, name, scope[name]))
+            for user in users:
+                if not owner_name and hasattr(user, name):
+                    stack.enter_context(mock.patch.object(user, name, scope[name]))
+            yield
+
+
+MUTATIONS = (
+    Mutation("skip dedupe", "settlement", "Batch.add", "if self._known(", "if False and self._known("),
+    Mutation(
+        "accept a second body", "settlement", "Batch._known",
+        "if earlier != event_digest:", "if False:",
+    ),
+    Mutation(
+        "cursor before commit", "settler", "Settler.step",
+        "with self._ledger.store.write() as connection:",
+        "self._cursors.update(cursors)\n    with self._ledger.store.write() as connection:",
+    ),
+    Mutation(
+        "cursor in a transaction before its events", "settler", "Settler.step",
+        "with self._ledger.store.write() as connection:",
+        "with self._ledger.store.write() as connection:\n"
+        "        connection.executemany('INSERT INTO journal_cursors (segment, next_offset) VALUES (?, ?)'\n"
+        "            ' ON CONFLICT (segment) DO UPDATE SET next_offset = excluded.next_offset', cursors.items())\n"
+        "    with self._ledger.store.write() as connection:",
+    ),
+    Mutation(
+        "receipts before commit", "settler", "Settler.step",
+        "done = batch.finish(self._signer, self._config.batch_size)",
+        "late, batch.postings.flush = batch.postings.flush, lambda: None\n"
+        "        done = batch.finish(self._signer, self._config.batch_size)\n"
+        "    with self._ledger.store.write() as connection:\n"
+        "        batch.postings._connection = connection\n"
+        "        late()",
+    ),
+    Mutation("drop fsync", "journal", "JournalWriter._commit_some", "self._segment.sync()", "pass"),
+    Mutation(
+        "acknowledge a failed write", "journal", "JournalWriter._commit",
+        'future.set_exception(JournalUnavailable(f"not durable: {error}"))', "future.set_result(None)",
+    ),
+    Mutation("take a torn frame for whole", "segment", "decode_frame", "if check != _check(", "if not _check("),
+    Mutation("seal a living writer", "journal_reader", "_seal_if_orphan", "return  # its writer lives", "pass"),
+    Mutation(
+        "remove a segment before it is settled", "journal_reader", "JournalReader.remove_settled",
+        "if frame is not None and frame.kind == SEAL:", "if True:",
+    ),
+    Mutation(
+        "pass a seal before its records are stored", "journal_reader", "JournalReader.read",
+        "if len(records) == unread:", "if True:",
+    ),
+    Mutation(
+        "double post", "postings", "Postings.post",
+        "self._delta(credit)[0] += transfer.amount", "self._delta(credit)[0] += 2 * transfer.amount",
+    ),
+    Mutation(
+        "keep a settled hold", "postings", "Postings.release",
+        "self._held(hold.account, -hold.amount_nanos)", "pass",
+    ),
+    Mutation(
+        "hold without looking at the balance", "ledger", "Ledger.hold",
+        "if account.available < amount_nanos:", "if False:",
+    ),
+    Mutation(
+        "forget what is owed", "settlement", "Batch._charge", "if owed:", "if False:",
+    ),
+    Mutation("lose residue", "windows", "payouts", 'yield Payout("residue"', 'Payout("residue"'),
+    Mutation(
+        "wrong largest remainder", "shares", "largest_remainder",
+        "sorted(remainders)[:left]", "sorted(remainders, reverse=True)[:left]",
+    ),
+    Mutation(
+        "negative scores earn", "shares", "share_weights",
+        "max(scores.get(name, 0), 0)", "abs(scores.get(name, 0))",
+    ),
+    Mutation(
+        "window closed twice", "windows", "find_open_window", " WHERE closed_us IS NULL", " ORDER BY id DESC LIMIT 1",
+    ),
+    Mutation(
+        "late events into a closed window", "windows", "open_window", "or 0) + 1", "or 1)",
+    ),
+    Mutation("charge a canary", "pricebook", "rate_tokens", 'if purpose == "serve"', "if True"),
+    Mutation(
+        "leaves shifted by the inbox", "settlement", "Batch.finish",
+        "tree.append(entries) + len(inbox)", "tree.append(entries)",
+    ),
+    Mutation(
+        "checkpoint of an older tree", "log", "sign_checkpoint",
+        "tree.root(tree.size)", "tree.root(max(1, tree.size - 1))",
+    ),
+    Mutation("time runs backwards", "settler", "Settler._time_us", "max(self._last_us, now_us())", "now_us()"),
+    Mutation(
+        "quarantine is never retried", "settler", "Settler.tick", "if self._retry_due:", "if False:",
+    ),
+    Mutation("holds never expire", "settler", "Settler.tick", "self._ledger.expire_holds(now_us())", "pass"),
+)  # fmt: skip
