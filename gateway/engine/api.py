@@ -1,5 +1,7 @@
 """The engine's HTTP face: vLLM's OpenAI routes with the METER added in band, and our own routes beside them."""
 
+import re
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -8,11 +10,14 @@ from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.engine.errors import EngineError
 from gateway.engine.meter import Generation, Meter
+from gateway.engine.residency import Entry, Residency
 
 METERED_PATHS = ("/v1/chat/completions", "/v1/completions")
 REQUEST_HEADER = "x-openledger-request"
 DONE = b"data: [DONE]"
+HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 router = APIRouter(prefix="/openledger")
 
@@ -20,12 +25,16 @@ router = APIRouter(prefix="/openledger")
 class MeteringMiddleware:
     """Opens a Generation for each metered request and puts its METER into the response.
 
-    A metered path without the request header is refused: tokens that nobody meters are not generated.
+    A metered path without the request header is refused: tokens that nobody meters are not generated. The request waits
+    here until its adapter is in host memory; one whose adapter cannot be brought there is answered with that error.
     """
 
-    def __init__(self, app: ASGIApp, meter: Meter):
+    def __init__(self, app: ASGIApp, meter: Meter, residency: Residency, introduce: Callable[[Entry], None]):
+        """`introduce` makes an adapter's name known to vLLM's routes."""
         self.app = app
         self.meter = meter
+        self.residency = residency
+        self.introduce = introduce
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] not in METERED_PATHS:
@@ -37,9 +46,51 @@ class MeteringMiddleware:
             return await _refuse(f"{REQUEST_HEADER} is {reason}")(scope, receive, send)
         MutableHeaders(scope=scope)["x-request-id"] = generation.request_id
         try:
-            await self.app(scope, receive, _MeteredSend(send, generation))
+            body = await _read(receive)
+            await self._answer(scope, _Replay(body, receive), _MeteredSend(send, generation), _adapter(body))
+        except EngineError as error:
+            await JSONResponse(error.body(), error.status)(scope, receive, send)
         finally:
             self.meter.close(generation.request_id)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, adapter: str | None) -> None:
+        if adapter is None:
+            return await self.app(scope, receive, send)
+        async with self.residency.lease(adapter) as entry:
+            self.introduce(entry)
+            await self.app(scope, receive, send)
+
+
+async def _read(receive: Receive) -> bytes:
+    body = bytearray()
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def _adapter(body: bytes) -> str | None:
+    """The adapter digest a request names as its model; None for the base model and for what vLLM is to refuse."""
+    try:
+        model = orjson.loads(body)["model"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return None
+    return model if isinstance(model, str) and HEX_DIGEST.fullmatch(model) else None
+
+
+class _Replay:
+    """A request's body once more, then what else the connection says."""
+
+    def __init__(self, body: bytes, receive: Receive):
+        self._body: bytes | None = body
+        self._receive = receive
+
+    async def __call__(self) -> Message:
+        if self._body is None:
+            return await self._receive()
+        body, self._body = self._body, None
+        return {"type": "http.request", "body": body, "more_body": False}
 
 
 def _refuse(message: str) -> JSONResponse:
@@ -118,12 +169,31 @@ async def forget(request_id: str, request: Request) -> JSONResponse:
     return JSONResponse({"forgotten": request.app.state.meter.forget(request_id)})
 
 
+@router.post("/adapters/{digest}/pin")
+async def pin(digest: str, request: Request) -> JSONResponse:
+    """Brings an adapter into host memory and keeps it there."""
+    try:
+        entry = await request.app.state.residency.pin(digest)
+    except EngineError as error:
+        return JSONResponse(error.body(), error.status)
+    return JSONResponse({"pinned": entry.digest, "bytes": entry.bytes})
+
+
+@router.delete("/adapters/{digest}/pin")
+async def unpin(digest: str, request: Request) -> JSONResponse:
+    """Lets a pinned adapter leave when memory is needed. Safe to repeat."""
+    request.app.state.residency.unpin(digest)
+    return JSONResponse({"unpinned": digest})
+
+
 @router.get("/engine")
 async def engine(request: Request) -> JSONResponse:
-    """What this engine serves and holds: base model, limits, versions, adapters in slots and in the host cache."""
+    """What this engine serves and holds: base model, limits, versions, and where each adapter is."""
     state: Any = request.app.state
-    names = {r.lora_int_id: r.lora_name for r in state.openai_serving_models.lora_requests.values()}
     report = (await state.engine_client.collective_rpc("attribution_report"))[0]
-    for place in ("in_slots", "in_host_cache"):
-        report[place] = [names[i] for i in report.get(place, []) if i in names]
-    return JSONResponse(state.engine_facts | {"attribution": report, "known": sorted(names.values())})
+    residency = state.residency.report(set(report["in_slots"]))
+    adapters = residency["adapters"]
+    report["in_slots"] = [one["digest"] for one in adapters if one["place"] == "slot"]
+    report["in_host_cache"] = [one["digest"] for one in adapters if one["place"] in ("slot", "host")]
+    known = sorted(one["digest"] for one in adapters)
+    return JSONResponse(state.engine_facts | {"attribution": report, "known": known, "residency": residency})

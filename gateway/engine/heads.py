@@ -1,6 +1,11 @@
-"""Attribution heads on the worker: read beside an adapter when it is loaded, dropped when it is."""
+"""Attribution heads on the worker: read beside an adapter when it is loaded, dropped when it is.
+
+The loader's thread loads and forgets; the engine's thread only looks heads up, of adapters that are not forgotten while
+a request uses them.
+"""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -109,14 +114,22 @@ class HeadStore:
         self._banks: dict[tuple, Bank] = {}
         self._projections: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
-    def load(self, adapter_id: int, directory: Path) -> None:
-        """Reads the head beside an adapter, if it has one. Raises HeadMismatchError."""
+    def load(self, adapter_id: int, directory: Path, ranks: Mapping[str, int]) -> int:
+        """Reads the head beside an adapter, if it has one; returns the bytes its K takes. Raises HeadMismatchError.
+
+        `ranks` are the adapter's ranks by tap: beyond them, and in modules it leaves alone, the tap buffer holds what
+        others left there.
+        """
         head = read_head(directory)
         if head is None:
-            return
+            return 0
         missing = [tap for tap in head.taps if tap not in self._tap_index]
         if missing or head.P.shape[0] != self._g.shape[0]:
             raise HeadMismatchError(f"{directory}: taps {missing[:3]} or width {head.P.shape[0]} unknown to this base")
+        narrow = [tap for tap in head.taps if ranks.get(tap, 0) < head.K.shape[3]]
+        if narrow:
+            raise HeadMismatchError(f"{directory}: the adapter's rank in {narrow[:3]} is below {head.K.shape[3]}")
+        self.forget(adapter_id)
         bank = self._bank(head)
         K = head.K.to(self._g.device)
         self._heads[adapter_id] = Seated(len(head.contributors), head.basis, bank, bank.place(K))
@@ -124,6 +137,7 @@ class HeadStore:
             P = head.P.to(self._g.device)
             W_P = self._unembedding.float() @ (self._g[:, None] * P)
             self._projections[head.basis] = (W_P, P / self._g[:, None])
+        return bank.K[0].numel() * bank.K.element_size()
 
     def _bank(self, head: Head) -> Bank:
         m = max(MIN_BANK_CONTRIBUTORS, 1 << (len(head.contributors) - 1).bit_length())
@@ -133,13 +147,14 @@ class HeadStore:
             self._banks[key] = Bank(taps, (m, *head.K.shape[1:]), self._g.device)
         return self._banks[key]
 
-    def retain(self, adapter_ids: set[int]) -> None:
-        """Forgets the heads of all other adapters, and the projections that no head uses any more."""
-        for adapter_id in self._heads.keys() - adapter_ids:
-            gone = self._heads.pop(adapter_id)
-            gone.bank.free(gone.row)
-        used = {seated.basis for seated in self._heads.values()}
-        self._projections = {basis: entry for basis, entry in self._projections.items() if basis in used}
+    def forget(self, adapter_id: int) -> None:
+        """Frees an adapter's head, and its projection when no other head uses it."""
+        gone = self._heads.pop(adapter_id, None)
+        if gone is None:
+            return
+        gone.bank.free(gone.row)
+        if not any(seated.basis == gone.basis for seated in self._heads.values()):
+            self._projections = {b: tables for b, tables in self._projections.items() if b != gone.basis}
 
     def get(self, adapter_id: int) -> Seated | None:
         """The head of an adapter; None for the base model and adapters without head."""
@@ -149,7 +164,14 @@ class HeadStore:
         """W_P = W_U diag(g) P [vocab, k] and diag(1/g) P [D, k]."""
         return self._projections[basis]
 
+    def shared_bytes(self) -> int:
+        """Bytes of the projections, which heads of one basis share."""
+        return sum(_bytes(table) for pair in self._projections.values() for table in pair)
+
     def memory_bytes(self) -> int:
-        tables = [table for pair in self._projections.values() for table in pair]
-        tables += [bank.K for bank in self._banks.values()]
-        return sum(table.numel() * table.element_size() for table in tables)
+        """Bytes of everything, free rows of the banks included."""
+        return self.shared_bytes() + sum(_bytes(bank.K) for bank in self._banks.values())
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()

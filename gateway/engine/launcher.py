@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ CPU_DEFAULTS = {
     "--max-num-seqs": "64",
     "--max-num-batched-tokens": "2048",
     "--max-lora-rank": "16",
-    "--max-cpu-loras": "64",
 }
 DEFAULT_SLOTS = 8
+DEFAULT_HOST_MIB = 2048
 
 
 def parse_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -32,6 +33,7 @@ def parse_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--model", required=True, help="base model: a directory or a hub id")
     parser.add_argument("--name", help="name the base model is served under")
     parser.add_argument("--slots", type=int, default=DEFAULT_SLOTS, help="adapters that can share one step")
+    parser.add_argument("--host-mib", type=int, default=DEFAULT_HOST_MIB, help="host memory for adapters and heads")
     parser.add_argument("--no-attribution", action="store_true", help="serve without scores: the benchmark's baseline")
     parser.add_argument("--compile", action="store_true", help="let vLLM compile the model (slower start on CPU)")
     return parser.parse_known_args(argv)
@@ -49,9 +51,8 @@ def prepare_environment(options: argparse.Namespace) -> None:
     """Settings vLLM and the plugin read from the environment, before either is imported."""
     os.environ |= {
         "OPENLEDGER_ENGINE": "1",
-        "OPENLEDGER_ADAPTERS": str(options.data / "adapters"),
+        "OPENLEDGER_LOADER": str(options.data / "engine" / "loader.sock"),
         "OPENLEDGER_ATTRIBUTION": "0" if options.no_attribution else "1",
-        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
         "VLLM_PLUGINS": "openledger",
         "VLLM_USE_V2_MODEL_RUNNER": "0",  # the hook is written for the V1 runner
         "VLLM_NO_USAGE_STATS": "1",
@@ -68,15 +69,15 @@ def vllm_arguments(options: argparse.Namespace, extra: list[str]) -> list[str]:
     from vllm.platforms import current_platform
 
     arguments = ["--model", options.model, "--served-model-name", base_name(options.model, options.name)]
-    arguments += ["--enable-lora", "--max-loras", str(options.slots), "--disable-uvicorn-access-log"]
-    arguments += ["--enable-prompt-tokens-details"]
+    # vLLM's own cache holds what is in a slot and nothing else: host memory is kept by our loader.
+    arguments += ["--enable-lora", "--max-loras", str(options.slots), "--max-cpu-loras", str(options.slots)]
+    arguments += ["--disable-uvicorn-access-log", "--enable-prompt-tokens-details"]
     if current_platform.is_cpu():
         given = {argument.split("=")[0] for argument in extra}
         arguments += [part for option, value in CPU_DEFAULTS.items() if option not in given for part in (option, value)]
         arguments += [] if options.compile else ["--enforce-eager"]
-    if not options.no_attribution:
-        cpu, gpu = "gateway.engine.worker.AttributingCPUWorker", "gateway.engine.gpu_worker.AttributingGPUWorker"
-        arguments += ["--worker-cls", cpu if current_platform.is_cpu() else gpu]
+    cpu, gpu = "gateway.engine.worker.AttributingCPUWorker", "gateway.engine.gpu_worker.AttributingGPUWorker"
+    arguments += ["--worker-cls", cpu if current_platform.is_cpu() else gpu]
     return arguments + extra
 
 
@@ -104,21 +105,26 @@ async def serve(options: argparse.Namespace, extra: list[str]) -> None:
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     from gateway.engine.api import MeteringMiddleware, router
+    from gateway.engine.loader_client import LoaderClient
     from gateway.engine.meter import Meter, hook_output_processor
+    from gateway.engine.residency import Residency
     from gateway.engine.tally import TallyWriter
 
     directory = options.data / "engine"
     directory.mkdir(parents=True, exist_ok=True)
     args = make_arg_parser(FlexibleArgumentParser()).parse_args(vllm_arguments(options, extra))
     meter = Meter(TallyWriter(directory / "tally"))
+    loader = LoaderClient(Path(os.environ["OPENLEDGER_LOADER"]))
+    residency = Residency(options.data / "adapters", loader, options.host_mib << 20)
     hook_output_processor(meter)
     async with build_async_engine_client(args) as client:
         tasks = await client.get_supported_tasks()
         app = build_app(args, tasks, client.model_config)
         app.include_router(router)
         # vLLM has already built its middleware stack, so ours goes around it.
-        app.middleware_stack = MeteringMiddleware(app.middleware_stack or app.build_middleware_stack(), meter)
-        app.state.meter = meter
+        inner = app.middleware_stack or app.build_middleware_stack()
+        app.middleware_stack = MeteringMiddleware(inner, meter, residency, partial(introduce, app.state))
+        app.state.meter, app.state.residency = meter, residency
         app.state.engine_facts = engine_facts(options, client)
         await init_app_state(client, app.state, args, tasks)
         listener = listen(directory / "engine.sock")
@@ -127,6 +133,15 @@ async def serve(options: argparse.Namespace, extra: list[str]) -> None:
         finally:
             (directory / "engine.sock").unlink(missing_ok=True)
     await shutdown
+
+
+def introduce(state: Any, adapter: Any) -> None:
+    """Makes an adapter a model name of vLLM's routes, without vLLM's own loading."""
+    from vllm.lora.request import LoRARequest
+
+    known = state.openai_serving_models.lora_requests
+    if adapter.digest not in known:
+        known[adapter.digest] = LoRARequest(adapter.digest, adapter.adapter_id, str(adapter.path))
 
 
 def engine_facts(options: argparse.Namespace, client: Any) -> dict[str, Any]:

@@ -6,11 +6,10 @@ nothing unless our launcher started the process, so that a bare vLLM in the same
 
 import os
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 ENABLED = "OPENLEDGER_ENGINE"
-ADAPTERS = "OPENLEDGER_ADAPTERS"
+LOADER = "OPENLEDGER_LOADER"  # the loader's socket
 ATTRIBUTION = "OPENLEDGER_ATTRIBUTION"
 COMPILED_OPERATIONS = "openledger::keep/1"  # changes with what our operators put into the compiled graph
 
@@ -24,10 +23,8 @@ def register() -> None:
         return
     _registered = True
     _choose_lora_operations()
-    _register_resolver(Path(os.environ[ADAPTERS]))
+    _choose_scheduler()
     if attribution_enabled():
-        _load_heads_with_adapters()
-        _choose_scheduler()
         _salt_compile_cache()
 
 
@@ -71,29 +68,3 @@ def _salt_compile_cache() -> None:
 
 def _salted(digest: str) -> str:
     return sha256(f"{digest} {COMPILED_OPERATIONS}".encode()).hexdigest()[: len(digest)]
-
-
-def _register_resolver(adapters: Path) -> None:
-    from vllm.lora.resolver import LoRAResolverRegistry
-
-    from gateway.engine.resolver import DigestResolver
-
-    LoRAResolverRegistry.register_resolver("openledger", DigestResolver(adapters))
-
-
-def _load_heads_with_adapters() -> None:
-    """A head is read before its adapter becomes visible, and goes at the next load after its adapter left the cache."""
-    from vllm.lora.worker_manager import WorkerLoRAManager
-
-    manager: Any = WorkerLoRAManager
-    load = manager._load_adapter
-
-    def load_with_head(self: Any, request: Any) -> Any:
-        lora = load(self, request)
-        heads = getattr(self, "openledger_heads", None)
-        if heads is not None:
-            heads.retain(self.list_adapters())
-            heads.load(request.lora_int_id, Path(request.lora_path))
-        return lora
-
-    manager._load_adapter = load_with_head

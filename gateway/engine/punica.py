@@ -7,6 +7,7 @@ Grouping rows by adapter avoids both, and skips the layers an adapter leaves alo
 """
 
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -31,6 +32,10 @@ class GroupedPunicaWrapperCPU(PunicaWrapperCPU):
         self.taps: TapBuffer | None = None
         self._groups: list[Group] = []
         self._ranks: dict[tuple[int, int], int] = {}
+
+    def note_ranks(self, adapter_id: int, ranks: Mapping[int, int]) -> None:
+        """What the loader knows of an adapter that is about to get a slot: its rank in each layer, by address."""
+        self._ranks |= {(address, adapter_id): rank for address, rank in ranks.items()}
 
     def update_metadata(self, mapping: Any, lora_index_to_id: list[int | None], *args: Any, **kwargs: Any) -> None:
         super().update_metadata(mapping, lora_index_to_id, *args, **kwargs)

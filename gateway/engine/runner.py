@@ -1,11 +1,15 @@
 """What attribution adds to vLLM's V1 model runner, on a CPU and on a GPU alike."""
 
 import logging
+import os
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from gateway.engine.heads import HeadStore
+from gateway.engine.loader import AdapterLoader
+from gateway.engine.plugin import LOADER, attribution_enabled
 from gateway.engine.scoring import PendingScores, SampledRequest, StepScorer
 from gateway.engine.taps import TapBuffer, tap_modules
 
@@ -30,13 +34,14 @@ class AttributingRunner:
                 self.scorer.drop()
         output = super().sample_tokens(grammar_output)  # type: ignore[misc]
         scores = self.scorer.take() if self.scorer is not None else None
-        if scores is None:
-            return output
-        wrapped = getattr(output, "_model_runner_output", None)
-        if wrapped is not None:  # async scheduling: resolved in get_output, when the tokens' own copy is awaited
-            wrapped.attribution = scores
-        else:
+        wrapped: Any = getattr(output, "_model_runner_output", None)
+        if scores is not None and wrapped is not None:
+            wrapped.attribution = scores  # async scheduling: resolved in get_output, when the token ids are awaited
+        elif scores is not None:
             output.attribution = resolved(scores)
+        failed = self.lora_manager.failed  # type: ignore[attr-defined]
+        if failed:
+            (wrapped or output).failed_adapters = set(failed)
         return output
 
     def _capture(self, state: Any) -> None:
@@ -103,14 +108,27 @@ def sampled_positions(runner: Any, spec_decode_metadata: Any) -> torch.Tensor:
 
 
 def install(worker: Any) -> None:
-    """Gives a worker whose model is loaded its taps, its heads and its scorer. Raises ValueError under parallelism."""
+    """Gives a worker whose model is loaded its loader and, unless switched off, its attribution."""
+    from gateway.engine.lora_manager import HostLoRAManager
+
     runner = worker.model_runner
     if runner.lora_config is None:
         return
+    heads = install_attribution(worker) if attribution_enabled() else None
+    runner.__class__ = type("Attributing" + type(runner).__name__, (AttributingRunner, type(runner)), {})
+    lora = runner.lora_manager
+    lora.__class__ = HostLoRAManager
+    lora.loader, lora.failed = AdapterLoader(lora, heads), {}
+    if worker.rank == 0:
+        lora.loader.serve(Path(os.environ[LOADER]))
+
+
+def install_attribution(worker: Any) -> HeadStore:
+    """Installs taps, heads and scorer. Raises ValueError under tensor or pipeline parallelism."""
+    runner = worker.model_runner
     parallel = worker.vllm_config.parallel_config
     if parallel.tensor_parallel_size > 1 or parallel.pipeline_parallel_size > 1:
         raise ValueError("attribution needs the whole model on one device: run more engines, or --no-attribution")
-    runner.__class__ = type("Attributing" + type(runner).__name__, (AttributingRunner, type(runner)), {})
     manager = runner.lora_manager._adapter_manager
     names, rows = tap_modules(manager.modules, manager.packed_modules)
     max_tokens = worker.vllm_config.scheduler_config.max_num_batched_tokens
@@ -119,15 +137,15 @@ def install(worker: Any) -> None:
     model = runner.get_model()
     unembedding = model.lm_head.weight.data[: worker.model_config.get_vocab_size()]
     heads = HeadStore(unembedding, model.model.norm.weight.data, taps.index)
-    runner.lora_manager.openledger_heads = heads
     runner.scorer = StepScorer(heads, taps)
+    return heads
 
 
 def connect(manager: Any, taps: TapBuffer) -> None:
     """Tells the LoRA operations where to leave h: one wrapper for all layers on a CPU, one per layer on a GPU."""
-    for wrapper in manager.punica_wrapper_mapping.values():
-        if not hasattr(wrapper, "tapped"):
-            wrapper.taps = taps
+    for shared in manager.punica_wrapper_mapping.values():
+        if not hasattr(shared, "tapped"):
+            shared.taps = taps
     for module in manager.modules.values():
         stacked = getattr(module, "lora_a_stacked", None)
         wrapper: Any = getattr(module, "punica_wrapper", None)
@@ -146,7 +164,6 @@ def report(worker: Any) -> dict[str, Any]:
         "enabled": getattr(runner, "scorer", None) is not None,
         "slots": manager.lora_slots,
         "in_slots": [i for i in manager.lora_index_to_id if i is not None],
-        "in_host_cache": list(manager.list_adapters()),
     }
     if facts["enabled"]:
         scorer = runner.scorer

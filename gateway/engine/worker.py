@@ -8,7 +8,7 @@ from gateway.engine import runner
 
 
 class AttributingCPUWorker(CPUWorker):
-    """Installs the tap, the heads and the scorer once the model is loaded."""
+    """Installs the loader, the tap, the heads and the scorer once the model is loaded."""
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
         super().load_model(*args, **kwargs)

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from gateway.engine.heads import HEAD_FILE, HeadMismatchError, HeadStore, head_contributors, read_head
 
 D, VOCAB, TAPS = 12, 90, {"a": 0, "b": 1, "c": 2}
+RANKS = {"a": 2, "b": 2, "c": 4}
 
 
 def write_head(
@@ -30,14 +31,14 @@ def store() -> HeadStore:
 
 def test_a_package_without_head_is_served_unscored(store: HeadStore, tmp_path: Path) -> None:
     """No head file means no head, not an error."""
-    store.load(1, tmp_path)
+    store.load(1, tmp_path, RANKS)
     assert store.get(1) is None
     assert head_contributors(str(tmp_path)) == ()
 
 
 def test_taps_are_looked_up_by_name_in_the_heads_order(store: HeadStore, tmp_path: Path) -> None:
     """The head's tap order is its own; the store maps it onto the buffer's rows."""
-    store.load(1, write_head(tmp_path))
+    store.load(1, write_head(tmp_path), RANKS)
     entry = store.get(1)
     assert entry is not None
     assert entry.bank.taps.tolist() == [2, 0]
@@ -46,26 +47,25 @@ def test_taps_are_looked_up_by_name_in_the_heads_order(store: HeadStore, tmp_pat
 
 def test_heads_with_one_projection_share_its_table(store: HeadStore, tmp_path: Path) -> None:
     """W_P (vocab x k) is kept once per distinct P and goes with the last head that uses it."""
-    store.load(1, write_head(tmp_path / "one"))
+    store.load(1, write_head(tmp_path / "one"), RANKS)
     alone = store.memory_bytes()
-    store.load(2, write_head(tmp_path / "two", seed=5))
+    store.load(2, write_head(tmp_path / "two", seed=5), RANKS)
     assert store.memory_bytes() - alone < VOCAB * 4 * 4
-    store.retain({2})
+    store.forget(1)
     assert store.get(1) is None
     assert store.get(2) is not None
     banks_only = store.memory_bytes() - (VOCAB + D) * 4 * 4
-    store.retain(set())
+    store.forget(2)
     assert store.memory_bytes() == banks_only
 
 
 def test_a_freed_row_of_a_bank_is_used_again_and_holds_only_the_new_head(store: HeadStore, tmp_path: Path) -> None:
     """Memory does not grow with adapters that came and went, and nothing of the old head shines through."""
-    store.load(1, write_head(tmp_path / "one"))
+    store.load(1, write_head(tmp_path / "one"), RANKS)
     before = store.memory_bytes()
     for adapter_id in range(2, 9):
-        store.retain({adapter_id - 1})
-        store.retain(set())
-        store.load(adapter_id, write_head(tmp_path / str(adapter_id), seed=adapter_id))
+        store.forget(adapter_id - 1)
+        store.load(adapter_id, write_head(tmp_path / str(adapter_id), seed=adapter_id), RANKS)
     assert store.memory_bytes() == before
     seated, head = store.get(8), read_head(tmp_path / "8")
     assert seated is not None
@@ -82,8 +82,15 @@ def test_a_freed_row_of_a_bank_is_used_again_and_holds_only_the_new_head(store: 
 def test_a_head_that_does_not_fit_is_refused(store: HeadStore, tmp_path: Path, change: dict) -> None:
     """A mismatch is a named error and leaves nothing behind."""
     with pytest.raises(HeadMismatchError):
-        store.load(1, write_head(tmp_path, **change))
+        store.load(1, write_head(tmp_path, **change), RANKS)
     assert store.get(1) is None
+
+
+@pytest.mark.parametrize("ranks", [{"a": 1, "c": 2}, {"c": 2}], ids=["lower rank", "module left alone"])
+def test_a_head_for_more_than_the_adapter_computes_is_refused(store: HeadStore, tmp_path: Path, ranks: dict) -> None:
+    """Beyond the adapter's rank the tap buffer holds another adapter's numbers."""
+    with pytest.raises(HeadMismatchError):
+        store.load(1, write_head(tmp_path), ranks)
 
 
 def test_a_truncated_head_is_an_error(tmp_path: Path) -> None:

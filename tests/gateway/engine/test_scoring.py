@@ -45,7 +45,7 @@ def step(tmp_path: Path):
         3: write_head(tmp_path / "3", 3, [f"c{i}" for i in range(9)], ["c"], 5, 8),
     }
     for adapter_id, package in packages.items():
-        heads.load(adapter_id, package)
+        heads.load(adapter_id, package, dict.fromkeys(NAMES, RANK))
     return StepScorer(heads, taps), packages, unembedding.double(), g.double()
 
 
