@@ -6,7 +6,7 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from gateway.cli import account, adapter, chain, datanet, demo, money, serve
+from gateway.cli import account, adapter, billing, chain, datanet, demo, money, serve
 from gateway.cli.failures import BUG, USAGE, Failure
 from gateway.cli.output import errors
 
@@ -24,6 +24,8 @@ app.add_typer(account.keys, name="key")
 app.add_typer(account.credit, name="credit")
 app.add_typer(chain.anchor, name="anchor")
 app.add_typer(chain.claim, name="claim")
+app.add_typer(billing.dispute, name="dispute")
+app.add_typer(billing.billing, name="billing")
 for command in (money.invoice, money.statement, money.receipt, money.verify, money.check, money.usage):
     app.command(command.__name__)(command)
 

@@ -1,0 +1,232 @@
+"""Invoices as documents, credit notes, disputes, billing profiles, and statements with proofs."""
+
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, PlainTextResponse, Response
+
+from gateway.accounts import Caller
+from gateway.edge import Admin, Anyone, Held, answer, listing, own_or_admin, read_json
+from gateway.errors import Conflict, Forbidden, GatewayError, InvalidRequest, NotFound
+from gateway.pages.invoice_html import invoice_html
+from gateway.pages.invoice_pdf import invoice_pdf
+from gateway.routes.accounts import text
+from gateway.services import OPERATOR, Services
+from metering.billing_profile import BillingProfile, get_profile, parse_profile, put_profile
+from metering.billing_status import BillingStatus
+from metering.credit_note import credit_invoice, get_credit_note, list_credit_notes
+from metering.dispute import get_dispute, list_disputes, open_dispute, resolve_dispute
+from metering.errors import BillingRefused, PeriodInvalid, UsageUnknown
+from metering.focus import cost_and_usage, invoice_detail
+from metering.invoice import build_invoice, render_invoice
+from metering.invoice_lifecycle import finalise_invoice, get_invoice, list_invoices, pay_invoice, void_invoice
+
+router = APIRouter(prefix="/v1", tags=["billing"])
+DATASETS = ("invoice_detail", "cost_and_usage")
+REFUSALS: dict[str, type[GatewayError]] = {
+    **dict.fromkeys(("invoice_unknown", "credit_note_unknown", "dispute_unknown"), NotFound),
+    **dict.fromkeys(("period_not_a_month", "profile_invalid", "reason_missing", "amount_invalid"), InvalidRequest),
+}
+RETRY_SECONDS = 5.0
+
+
+async def perform(services: Services, function: Any, *arguments: Any, **named: Any) -> Any:
+    """A step of billing; its refusals as errors of ours, by name. Another tenant's receipt is simply not found."""
+    try:
+        return await services.call(function, services.ledger, *arguments, **named)
+    except BillingRefused as refused:
+        if refused.status == BillingStatus.RECEIPT_OF_OTHER_TENANT:
+            raise UsageUnknown(f"no settled usage {arguments[1]}") from None
+        later = RETRY_SECONDS if refused.status == BillingStatus.WINDOW_OPEN else None
+        kind = REFUSALS.get(str(refused.status), Conflict)
+        raise kind(str(refused), code=str(refused.status), retry_after_seconds=later) from None
+
+
+@router.get("/billing/invoices")
+async def all_invoices(services: Held, caller: Anyone, account: str | None = None) -> Response:
+    """One's own finalised invoices; for the operator, of one account or of all."""
+    return listing(await perform(services, list_invoices, _whose(caller, account)))
+
+
+@router.get("/billing/credit_notes")
+async def all_credit_notes(services: Held, caller: Anyone, account: str | None = None) -> Response:
+    """One's own credit notes; for the operator, of one account or of all."""
+    return listing(await perform(services, list_credit_notes, _whose(caller, account)))
+
+
+@router.get("/credit_notes/{number}")
+async def credit_note(number: str, services: Held, caller: Anyone) -> Response:
+    """The document of a credit note of one's own."""
+    note = await perform(services, get_credit_note, number)
+    if not _may_see(caller, note["tenant"]):
+        raise NotFound(f"credit_note_unknown: {number}", code="credit_note_unknown")
+    return answer({"object": "credit_note", **note})
+
+
+@router.get("/invoices/{identifier}.csv")
+async def invoice_csv(
+    identifier: str, services: Held, caller: Anyone, account: str | None = None, dataset: str = "invoice_detail"
+) -> Response:
+    """FOCUS 1.4: dataset=invoice_detail (default) or cost_and_usage."""
+    if dataset not in DATASETS:
+        raise InvalidRequest(f"dataset must be one of {', '.join(DATASETS)}", param="dataset")
+    invoice = await find_invoice(services, caller, identifier, account)
+    if dataset == "invoice_detail":
+        body = invoice_detail(invoice)
+    else:
+        body = await perform(services, cost_and_usage, invoice)
+    return _file(body.encode(), "text/csv; charset=utf-8", f"{identifier}-{dataset}.csv")
+
+
+@router.get("/invoices/{identifier}.html")
+async def invoice_page(identifier: str, services: Held, caller: Anyone, account: str | None = None) -> Response:
+    """A printable page."""
+    return HTMLResponse(invoice_html(await find_invoice(services, caller, identifier, account)))
+
+
+@router.get("/invoices/{identifier}.pdf")
+async def invoice_document(identifier: str, services: Held, caller: Anyone, account: str | None = None) -> Response:
+    """A PDF."""
+    invoice = await find_invoice(services, caller, identifier, account)
+    return _file(await services.call(invoice_pdf, invoice), "application/pdf", f"{identifier}.pdf")
+
+
+@router.get("/invoices/{identifier}")
+async def one_invoice(
+    identifier: str, services: Held, caller: Anyone, account: str | None = None, format: str = "json"
+) -> Response:
+    """An invoice by number (INV-000001), or of a period (2026-11): the finalised one, else the draft."""
+    invoice = await find_invoice(services, caller, identifier, account)
+    if format == "text":
+        return PlainTextResponse(render_invoice(invoice))
+    return answer({"object": "invoice", "id": invoice["number"] or f"draft-{invoice['period']}", **invoice})
+
+
+@router.get("/invoices/{number}/document")
+async def canonical_invoice(number: str, services: Held, caller: Anyone) -> Response:
+    """The canonical bytes whose digest is in the transparency log."""
+    invoice = await find_invoice(services, caller, number, None)
+    if "digest" not in invoice:
+        raise Conflict(f"{number} is a draft", code="invoice_is_draft")
+    body = await services.call(services.ledger.document, invoice["digest"])
+    return Response(body, media_type="application/json")
+
+
+@router.post("/invoices")
+async def finalise(request: Request, services: Held, caller: Admin) -> Response:
+    """{"account", "period"}: finalises the invoice of a calendar month that is over."""
+    body = await read_json(request)
+    tenant = text(body, "account")
+    await services.call(services.accounts.get, tenant)
+    invoice = await perform(services, finalise_invoice, tenant, text(body, "period"))
+    return answer({"object": "invoice", "id": invoice["number"], **invoice}, 201)
+
+
+@router.post("/invoices/{number}/pay")
+async def pay(number: str, services: Held, caller: Anyone) -> Response:
+    """Pays what is due from the wallet."""
+    await find_invoice(services, caller, number, None)
+    return answer({"object": "invoice", "id": number, **await perform(services, pay_invoice, number)})
+
+
+@router.post("/invoices/{number}/void")
+async def void(number: str, request: Request, services: Held, caller: Admin) -> Response:
+    """{"reason"}: withdraws an open invoice; its number stays taken."""
+    reason = text(await read_json(request), "reason", "")
+    return answer({"object": "invoice", "id": number, **await perform(services, void_invoice, number, reason)})
+
+
+@router.post("/invoices/{number}/credit_notes")
+async def credit(number: str, request: Request, services: Held, caller: Admin) -> Response:
+    """{"amount_nanos", "reason"}: gives back a net amount and its part of the tax."""
+    body = await read_json(request)
+    reason = text(body, "reason", "")
+    note = await perform(services, credit_invoice, number, body.get("amount_nanos"), reason)
+    return answer({"object": "credit_note", **note}, 201)
+
+
+@router.post("/disputes")
+async def dispute(request: Request, services: Held, caller: Anyone) -> Response:
+    """{"request_id", "reason"}: contests one's own receipt; its amount is frozen."""
+    body = await read_json(request)
+    arguments = (caller.account, text(body, "request_id"), text(body, "reason", ""))
+    return answer(await perform(services, open_dispute, *arguments), 201)
+
+
+@router.get("/disputes")
+async def disputes(services: Held, caller: Anyone, account: str | None = None, state: str | None = None) -> Response:
+    """One's own disputes; for the operator, of one account or of all."""
+    return listing(await perform(services, list_disputes, _whose(caller, account), state))
+
+
+@router.get("/disputes/{dispute_id}")
+async def one_dispute(dispute_id: str, services: Held, caller: Anyone) -> Response:
+    """A dispute of one's own, with its history."""
+    found = await perform(services, get_dispute, dispute_id)
+    if not _may_see(caller, found["tenant"]):
+        raise NotFound(f"dispute_unknown: {dispute_id}", code="dispute_unknown")
+    return answer(found)
+
+
+@router.post("/disputes/{dispute_id}/resolve")
+async def resolve(dispute_id: str, request: Request, services: Held, caller: Admin) -> Response:
+    """{"outcome": "uphold"|"reject", "reason"}: gives the frozen amount to the client, or back to the payees."""
+    body = await read_json(request)
+    outcome = text(body, "outcome")
+    if outcome not in ("uphold", "reject"):
+        raise InvalidRequest("outcome must be uphold or reject", param="outcome")
+    reason = text(body, "reason", "")
+    return answer(await perform(services, resolve_dispute, dispute_id, uphold=outcome == "uphold", reason=reason))
+
+
+@router.get("/billing/profile")
+async def profile(services: Held, caller: Anyone, account: str | None = None) -> Response:
+    """What invoices print about an account; the operator's is the issuer's."""
+    name = own_or_admin(caller, account)
+    return answer(_profile(name, await perform(services, get_profile, name)))
+
+
+@router.put("/billing/profile")
+async def change_profile(request: Request, services: Held, caller: Anyone, account: str | None = None) -> Response:
+    """Replaces it, for invoices that are finalised later. Only the operator sets tax, terms and notes."""
+    name = own_or_admin(caller, account)
+    value = await read_json(request)
+    if not caller.is_admin:
+        kept = await perform(services, get_profile, name)
+        ours = ("tax_label", "tax_rate_ppm", "terms_days", "note")
+        if ours_set := sorted(value.keys() & set(ours)):
+            raise Forbidden(f"Only the operator sets {', '.join(ours_set)}.")
+        value = {**value, **{member: getattr(kept, member) for member in ours}}
+    changed = await perform(services, lambda _: parse_profile(value))
+    await perform(services, put_profile, name, changed)
+    return answer(_profile(name, changed))
+
+
+async def find_invoice(services: Services, caller: Caller, identifier: str, account: str | None) -> dict[str, Any]:
+    """An invoice that the caller may see, by number or period. Another tenant's is not found, if it exists or not."""
+    try:
+        tenant = own_or_admin(caller, account)
+        return await perform(services, build_invoice, tenant, identifier.removeprefix("draft-"), OPERATOR)
+    except PeriodInvalid:
+        invoice = await perform(services, get_invoice, identifier, OPERATOR)
+    if not _may_see(caller, invoice["tenant"]):
+        raise NotFound(f"invoice_unknown: {identifier}", code="invoice_unknown")
+    return invoice
+
+
+def _whose(caller: Caller, account: str | None) -> str | None:
+    """The account to list: one's own; for the operator any, or all (None)."""
+    return account if caller.is_admin else own_or_admin(caller, account)
+
+
+def _may_see(caller: Caller, tenant: str) -> bool:
+    return caller.is_admin or caller.account == tenant
+
+
+def _profile(account: str, profile: BillingProfile) -> dict[str, Any]:
+    return {"object": "billing_profile", "account": account, **asdict(profile)}
+
+
+def _file(body: bytes, media_type: str, name: str) -> Response:
+    return Response(body, media_type=media_type, headers={"content-disposition": f'inline; filename="{name}"'})

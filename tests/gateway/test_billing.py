@@ -1,0 +1,150 @@
+"""Invoices, credit notes and disputes over HTTP: who may see and do what, in which form."""
+
+import csv
+import io
+import json
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+
+from metering.canonical import digest
+from metering.settler import Settler
+from tests.gateway.conftest import member
+from tests.metering.conftest import BASE_TERMS, BOOK, TERMS, Market
+
+LAST_MONTH_US = 1_761_955_200_000_000 + 86_400_000_000  # 2 November 2025
+PERIOD = datetime.fromtimestamp(LAST_MONTH_US // 1_000_000, UTC).strftime("%Y-%m")
+Client = httpx.AsyncClient
+
+
+def code(response: httpx.Response) -> tuple[int, str]:
+    return response.status_code, response.json()["error"]["code"]
+
+
+@pytest.fixture
+async def events(operator: Client, alice: Client, monkeypatch) -> list:
+    """Three requests of alice, settled and paid out in a month that is long over."""
+    services = operator._transport.app.app.state.services  # type: ignore[attr-defined]
+    await operator.post("/v1/credit", json={"account": "alice", "amount": "1"})
+    for kind, document in (("price_book", BOOK), ("terms", TERMS), ("terms", BASE_TERMS)):
+        services.ledger.put_document(kind, document.encode())
+    made = Market(services.metering, services.ledger).serve(3, tenant="alice")
+    monkeypatch.setattr("metering.settler.now_us", lambda: LAST_MONTH_US)
+    settler = Settler(services.metering)
+    settler.drain()
+    settler.close_window()
+    settler.close()
+    return made
+
+
+async def profiled(operator: Client, alice: Client) -> None:
+    """Issuer with tax, client with an address."""
+    issuer = {"name": "OpenLedger Oy", "address": ["Helsinki"], "tax_label": "VAT", "tax_rate_ppm": 255_000}
+    assert (await operator.put("/v1/billing/profile", json=issuer)).status_code == 200
+    client = {"name": "Żółw <b>& Söhne</b>", "address": ["Berlin"], "tax_id": "DE1"}
+    assert (await alice.put("/v1/billing/profile", json=client)).json()["name"] == client["name"]
+
+
+async def test_an_invoice_from_draft_to_documents(operator: Client, alice: Client, events: list) -> None:
+    """Draft, finalised, read as JSON, text, canonical bytes, CSV, HTML and PDF."""
+    await profiled(operator, alice)
+    draft = (await alice.get(f"/v1/invoices/{PERIOD}")).json()
+    assert (draft["id"], draft["status"], draft["subtotal_nanos"]) == (f"draft-{PERIOD}", "draft", 6483)
+    made = await operator.post("/v1/invoices", json={"account": "alice", "period": PERIOD})
+    assert (made.status_code, made.json()["id"], made.json()["status"]) == (201, "INV-000001", "paid")
+    for identifier in ("INV-000001", PERIOD):
+        invoice = (await alice.get(f"/v1/invoices/{identifier}")).json()
+        assert (invoice["number"], invoice["total_nanos"]) == ("INV-000001", 6483 + 1653)
+    document = await alice.get("/v1/invoices/INV-000001/document")
+    assert digest(document.content) == invoice["digest"]
+    assert "total 0.000008136 USD" in (await alice.get("/v1/invoices/INV-000001", params={"format": "text"})).text
+    detail = list(csv.DictReader(io.StringIO((await alice.get("/v1/invoices/INV-000001.csv")).text)))
+    usage = (await alice.get("/v1/invoices/INV-000001.csv", params={"dataset": "cost_and_usage"})).text
+    assert [row["ChargeCategory"] for row in detail] == ["Usage"] * 3 + ["Tax"]
+    assert "LoRA adapter" in usage
+    page = await alice.get("/v1/invoices/INV-000001.html")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "Żółw &lt;b&gt;&amp; Söhne&lt;/b&gt;" in page.text
+    assert invoice["receipts"]["root"] in page.text.replace("&#43;", "+")
+    pdf = await alice.get("/v1/invoices/INV-000001.pdf")
+    assert pdf.content.startswith(b"%PDF-")
+    assert pdf.content == (await alice.get("/v1/invoices/INV-000001.pdf")).content
+    [listed] = (await alice.get("/v1/billing/invoices")).json()["data"]
+    assert (listed["number"], listed["status"]) == ("INV-000001", "paid")
+
+
+async def test_a_dispute_over_http(operator: Client, alice: Client, events: list) -> None:
+    """Opened by the client, once; resolved by the operator, once; the refund is in the wallet, the check is clean."""
+    await profiled(operator, alice)
+    await operator.post("/v1/invoices", json={"account": "alice", "period": PERIOD})
+    before = (await alice.get("/v1/accounts/alice")).json()["wallet"]["available_nanos"]
+    opened = await alice.post("/v1/disputes", json={"request_id": events[0].id, "reason": "empty answer"})
+    assert (opened.status_code, opened.json()["state"]) == (201, "open")
+    path = f"/v1/disputes/{opened.json()['id']}"
+    again = await alice.post("/v1/disputes", json={"request_id": events[0].id, "reason": "empty answer"})
+    assert code(again) == (409, "dispute_exists")
+    assert code(await alice.post(f"{path}/resolve", json={"outcome": "uphold", "reason": "me"})) == (403, "forbidden")
+    assert (await operator.post(f"{path}/resolve", json={"outcome": "maybe", "reason": "x"})).status_code == 400
+    resolved = await operator.post(f"{path}/resolve", json={"outcome": "uphold", "reason": "replayed"})
+    assert (resolved.json()["state"], resolved.json()["credit_note"]) == ("upheld", "CN-000001")
+    twice = await operator.post(f"{path}/resolve", json={"outcome": "reject", "reason": "no"})
+    assert code(twice) == (409, "dispute_resolved")
+    note = (await alice.get("/v1/credit_notes/CN-000001")).json()
+    assert (note["invoice"], note["total_nanos"]) == ("INV-000001", 2161 + 551)
+    assert (await alice.get("/v1/accounts/alice")).json()["wallet"]["available_nanos"] == before + note["total_nanos"]
+    assert "CN-000001" in (await alice.get("/v1/invoices/INV-000001.html")).text
+    assert [step["state"] for step in (await alice.get(path)).json()["history"]] == ["open", "upheld"]
+    report = (await operator.get("/v1/admin/check")).json()
+    assert [one for one in report["findings"] if one["name"] != "metered_not_generated"] == []  # no engine, no tally
+
+
+async def test_others_see_nothing_and_members_decide_nothing(operator: Client, alice: Client, events: list) -> None:
+    """Another tenant's invoice, dispute and receipt are not found; the operator's steps are forbidden."""
+    await operator.post("/v1/invoices", json={"account": "alice", "period": PERIOD})
+    dispute = (await alice.post("/v1/disputes", json={"request_id": events[0].id, "reason": "x"})).json()["id"]
+    async with await member(operator, "bob") as bob:
+        for path in ("INV-000001", "INV-000001.csv", "INV-000001.html", "INV-000001.pdf", "INV-000001/document"):
+            assert code(await bob.get(f"/v1/invoices/{path}")) == (404, "invoice_unknown")
+        assert code(await bob.get("/v1/invoices/INV-000009")) == (404, "invoice_unknown")
+        assert code(await bob.get(f"/v1/disputes/{dispute}")) == (404, "dispute_unknown")
+        contested = await bob.post("/v1/disputes", json={"request_id": events[1].id, "reason": "x"})
+        assert code(contested) == (404, "receipt_not_found")
+        assert (await bob.get("/v1/billing/invoices")).json()["data"] == []
+        assert code(await bob.get("/v1/disputes?account=alice")) == (403, "forbidden")
+        assert code(await bob.put("/v1/billing/profile", json={"name": "B", "tax_rate_ppm": 0})) == (403, "forbidden")
+        steps = (
+            ("/v1/invoices", {"account": "bob", "period": PERIOD}),
+            ("/v1/invoices/INV-000001/void", {"reason": "x"}),
+            ("/v1/invoices/INV-000001/credit_notes", {"amount_nanos": 1, "reason": "x"}),
+        )
+        for path, body in steps:
+            assert code(await bob.post(path, json=body)) == (403, "forbidden")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "expected"),
+    [
+        ("/v1/invoices", {"account": "alice", "period": "2025-11-02"}, (400, "period_not_a_month")),
+        ("/v1/invoices", {"account": "alice", "period": "2999-01"}, (409, "period_not_over")),
+        ("/v1/invoices", {"account": "alice", "period": "2020-01"}, (409, "nothing_to_invoice")),
+        ("/v1/invoices", {"account": "alice", "period": "soon"}, (400, "invalid_period")),
+        ("/v1/invoices", {"account": "nobody", "period": "2025-11"}, (404, "account_not_found")),
+        ("/v1/invoices/INV-000007/void", {"reason": "x"}, (404, "invoice_unknown")),
+        ("/v1/invoices/INV-000007/credit_notes", {"amount_nanos": 1.5, "reason": "x"}, (400, "amount_invalid")),
+        ("/v1/disputes/dsp_1/resolve", {"outcome": "uphold", "reason": "x"}, (404, "dispute_unknown")),
+        ("/v1/disputes", {"request_id": "req_1", "reason": "x"}, (404, "receipt_not_found")),
+    ],
+)
+async def test_wrong_steps_are_named(
+    operator: Client, alice: Client, path: str, body: dict, expected: tuple[int, str]
+) -> None:
+    """In OpenAI's error shape, with the status that fits."""
+    assert code(await operator.post(path, json=body)) == expected
+
+
+async def test_a_bad_profile_is_named(alice: Client) -> None:
+    """Unknown members and wrong types."""
+    for body in ({"name": "A", "colour": "red"}, {"address": []}, {"name": "A", "address": "Berlin"}):
+        assert code(await alice.put("/v1/billing/profile", json=body)) == (400, "profile_invalid")
+    assert json.loads((await alice.get("/v1/billing/profile")).text)["name"] == "alice"
