@@ -23,6 +23,7 @@ MeteringError
 │   ├── NotIncluded         the entry is not (yet) covered by a checkpoint
 │   └── TileUnknown         no such tile in the published tree
 ├── ReceiptInvalid          carries the failing `step`
+├── StatementInvalid        carries the failing `step`
 ├── UsageUnknown            no settled usage event of that id (not settled yet, or never metered)
 └── PeriodInvalid           a period that is not `YYYY-MM` or `YYYY-MM-DD`
 """
@@ -124,6 +125,15 @@ class TileUnknown(LogError):
 
 class ReceiptInvalid(MeteringError):
     """A receipt that does not verify; `step` names the check that failed (docs/formats/receipt.md)."""
+
+    def __init__(self, step: str, detail: str) -> None:
+        super().__init__(f"{step}: {detail}")
+        self.step = step
+        self.detail = detail
+
+
+class StatementInvalid(MeteringError):
+    """A statement whose proof does not verify; `step` names the check that failed (docs/formats/statement.md)."""
 
     def __init__(self, step: str, detail: str) -> None:
         super().__init__(f"{step}: {detail}")

@@ -21,6 +21,7 @@ from metering.errors import BillingRefused, PeriodInvalid, UsageUnknown
 from metering.focus import cost_and_usage, invoice_detail
 from metering.invoice import build_invoice, render_invoice
 from metering.invoice_lifecycle import finalise_invoice, get_invoice, list_invoices, pay_invoice, void_invoice
+from metering.statement_proof import build_statement_proof
 
 router = APIRouter(prefix="/v1", tags=["billing"])
 DATASETS = ("invoice_detail", "cost_and_usage")
@@ -201,6 +202,15 @@ async def change_profile(request: Request, services: Held, caller: Anyone, accou
     changed = await perform(services, lambda _: parse_profile(value))
     await perform(services, put_profile, name, changed)
     return answer(_profile(name, changed))
+
+
+@router.get("/statements/proof")
+async def statement_proof(
+    services: Held, caller: Anyone, account: str | None = None, period: str | None = None
+) -> Response:
+    """One's statement with windows, receipts and inclusion proofs; `openledger billing verify` checks it offline."""
+    body = await perform(services, build_statement_proof, own_or_admin(caller, account), period)
+    return Response(body, media_type="application/json")
 
 
 async def find_invoice(services: Services, caller: Caller, identifier: str, account: str | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pytest
 
 from metering.canonical import digest
 from metering.settler import Settler
+from metering.statement_proof import verify_statement_proof
 from tests.gateway.conftest import member
 from tests.metering.conftest import BASE_TERMS, BOOK, TERMS, Market
 
@@ -148,3 +149,12 @@ async def test_a_bad_profile_is_named(alice: Client) -> None:
     for body in ({"name": "A", "colour": "red"}, {"address": []}, {"name": "A", "address": "Berlin"}):
         assert code(await alice.put("/v1/billing/profile", json=body)) == (400, "profile_invalid")
     assert json.loads((await alice.get("/v1/billing/profile")).text)["name"] == "alice"
+
+
+async def test_a_contributor_downloads_a_proof_that_holds(operator: Client, alice: Client, events: list) -> None:
+    """The statement's proof verifies with the log's public key; others may not ask for it."""
+    proof = await operator.get("/v1/statements/proof", params={"account": "ada", "period": PERIOD})
+    key = (await alice.get("/log/key")).text
+    statement = verify_statement_proof(proof.content, key)
+    assert (statement["account"], statement["totals"]["paid_nanos"] > 0) == ("ada", True)
+    assert code(await alice.get("/v1/statements/proof?account=ada")) == (403, "forbidden")
