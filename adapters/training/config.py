@@ -50,7 +50,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """How a head is fitted. The defaults were chosen on the demo Datanet's validation questions (docs/ATTRIBUTION.md).
+    """How a head is fitted. The defaults were chosen on validation questions: docs/formats/head.md.
 
     `k` readout directions; `taps` are module kinds, tapped on every adapted layer. The target is a mix of exact trace
     scores and provenance labels (`adapters.training.targets`): `label_weight_ppm` 0 is the trace alone, 1,000,000 the
