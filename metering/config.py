@@ -22,7 +22,7 @@ class MeteringConfig:
     min_free_bytes: int = 256 * 1024 * 1024  # admission stops below this
     backlog_bytes: int = 8 * 1024 * 1024  # appended but not yet durable
     window_seconds: float = 60.0
-    batch_size: int = 256  # events settled in one transaction
+    batch_size: int = 1024  # events settled in one transaction
     poll_seconds: float = 0.05
     hold_seconds: float = 3600.0
     journal_retention_seconds: float = 86_400.0  # settled segments are kept this long

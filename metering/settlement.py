@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from metering.canonical import canonical_bytes, digest
+import orjson
+
+from metering.canonical import digest
 from metering.catalog import Catalog
 from metering.errors import EventInvalid, RatingError
 from metering.event import UsageEvent, decode_event, rfc3339
 from metering.ledger import MICROTOKEN, MICROTOKENS_PER_TOKEN, receivable, wallet
 from metering.log import LogTree, sign_checkpoint
 from metering.note import NoteSigner
-from metering.postings import Postings, Transfer
+from metering.postings import LOAD_IDS, Postings, Transfer
 from metering.pricebook import PriceBook, Rating, rate_tokens
 from metering.shares import shares_ppm
 from metering.store import Connection
@@ -71,6 +74,7 @@ class Batch:
     time: str = field(init=False)
     postings: Postings = field(init=False)
     totals: WindowTotals = field(default_factory=WindowTotals)
+    settled: dict[str, str] = field(default_factory=dict)  # event id to digest
     bodies: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     lines: defaultdict[tuple[Any, ...], list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0, 0]))
     duplicates: int = 0
@@ -80,8 +84,18 @@ class Batch:
         self.time = rfc3339(self.time_us)
         self.postings = Postings(self.connection, self.time_us)
 
+    def load(self, readings: Sequence[Reading]) -> None:
+        """Read in a few statements what `add` will ask for: which events are settled, and their holds."""
+        names = sorted({reading.event.id for reading in readings if reading.event is not None})
+        for start in range(0, len(names), LOAD_IDS):
+            some = names[start : start + LOAD_IDS]
+            marks = ",".join("?" * len(some))
+            rows = self.connection.execute(f"SELECT id, event_digest FROM usage WHERE id IN ({marks})", some)
+            self.settled.update(rows)
+        self.postings.load_holds(names)
+
     def add(self, reading: Reading) -> None:
-        """Settle one journal record, count it as a duplicate, or put it into quarantine."""
+        """Settle one of the loaded records, count it as a duplicate, or put it into quarantine."""
         event = reading.event
         if event is None:
             self._quarantine(reading, f"event_invalid: {reading.fault}")
@@ -110,14 +124,9 @@ class Batch:
 
     def _known(self, event: UsageEvent, event_digest: str) -> bool:
         """True for an event that was settled before; RatingError `event_conflict` when it said something else then."""
-        known = self.bodies.get(event.id)
-        if known is not None:
-            earlier = known[1]
-        else:
-            rows = self.connection.execute("SELECT event_digest FROM usage WHERE id = ?", (event.id,))
-            if not rows:
-                return False
-            earlier = rows[0][0]
+        earlier = self.settled.get(event.id)
+        if earlier is None:
+            return False
         if earlier != event_digest:
             raise RatingError(f"event_conflict: {event.id} was settled as {earlier}")
         return True
@@ -129,14 +138,16 @@ class Batch:
         rating = rate_tokens(
             book, event.adapter, event.prompt_tokens, event.cached_tokens, event.completion_tokens, event.purpose
         )
+        total_nanos = rating.total_nanos
         base_only = event.purpose == "canary" or not terms.declared
-        transfers = [*self._charge(event, rating.total_nanos), *self._count(event, base_only)]
-        self.totals.add(event, rating.total_nanos, base_only=base_only)
+        transfers = [*self._charge(event, total_nanos), *self._count(event, base_only)]
+        self.totals.add(event, total_nanos, base_only=base_only)
         self._add_lines(event, rating)
         body = receipt_body(reading.record, book, rating, self.window, self.time, transfers, event, terms)
+        self.settled[event.id] = reading.digest
         self.bodies[event.id] = (
             event.id, reading.digest, self.window, event.tenant, event.terms, event.completion_tokens,
-            int(base_only), rating.total_nanos, body, digest(body),
+            int(base_only), total_nanos, body, digest(body),
         )  # fmt: skip
 
     def _charge(self, event: UsageEvent, total_nanos: int) -> list[Transfer]:
@@ -191,9 +202,9 @@ class Batch:
 
     def _write_usage(self, first_leaf: int) -> None:
         rows = [(*row[:-1], first_leaf + i) for i, row in enumerate(self.bodies.values())]
-        self.connection.executemany(
-            "INSERT INTO usage (id, event_digest, window_id, tenant, terms, completion_tokens, base_only, amount_nanos,"
-            " body, leaf_index) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        self.connection.insert(
+            "usage",
+            "id, event_digest, window_id, tenant, terms, completion_tokens, base_only, amount_nanos, body, leaf_index",
             rows,
         )
         if self.window:
@@ -232,17 +243,27 @@ def receipt_body(
     rest = {
         "rating": {
             "currency": book.currency,
-            "lines": [{name: getattr(line, name) for name in line.__slots__} for line in rating.lines],
+            "lines": [
+                {
+                    "amount_nanos": line.amount_nanos,
+                    "kind": line.kind,
+                    "quantity": line.quantity,
+                    "unit_nanos": line.unit_nanos,
+                }
+                for line in rating.lines
+            ],
             "total_nanos": rating.total_nanos,
         },
         "settlement": {
             "time": time,
             "transfers": [
-                {name: getattr(transfer, name) for name in ("amount", "code", "credit", "debit", "id", "unit")}
-                for transfer in transfers
+                {"amount": t.amount, "code": t.code, "credit": t.credit, "debit": t.debit, "id": t.id, "unit": t.unit}
+                for t in transfers
             ],
             "window": window,
         },
         "shares": {"fidelity_ppm": terms.fidelity_ppm, "method": terms.method, "provisional_ppm": provisional},
     }
-    return b'{"event":' + record + b"," + canonical_bytes(rest)[1:]  # the record is canonical, and "event" sorts first
+    # Canonical without a second look: whole numbers within 64 bits, and names that are ASCII. The record is canonical,
+    # and "event" sorts first.
+    return b'{"event":' + record + b"," + orjson.dumps(rest, option=orjson.OPT_SORT_KEYS)[1:]

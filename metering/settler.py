@@ -56,6 +56,7 @@ class Settler:
         readings = [read_record(record.payload) for record in records]  # before the write lock is taken
         with self._ledger.store.write() as connection:
             batch = Batch(connection, self._catalog, self._ledger.currency, self._time_us())
+            batch.load(readings)
             for reading in readings:
                 batch.add(reading)
             done = batch.finish(self._signer, self._config.batch_size)
@@ -86,8 +87,10 @@ class Settler:
             rows = connection.execute("SELECT record_digest, record FROM quarantine ORDER BY time_us, record_digest")
             connection.execute("DELETE FROM quarantine")
             batch = Batch(connection, self._catalog, self._ledger.currency, self._time_us())
-            for _, record in rows:
-                batch.add(read_record(bytes(record)))
+            readings = [read_record(bytes(record)) for _, record in rows]
+            batch.load(readings)
+            for reading in readings:
+                batch.add(reading)
             return batch.finish(self._signer, self._config.batch_size)
 
     def tick(self) -> SettledBatch:

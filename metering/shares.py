@@ -33,19 +33,22 @@ def largest_remainder(total: int, weights: Mapping[str, int]) -> dict[str, int]:
     Each gets floor(total * w / sum w); the units left over go to the largest remainders, ties to the name that sorts
     first by code points. `total` and weights are not negative; the weights' sum is positive unless total is 0.
     """
-    weight_sum = sum(weights.values())
     if total == 0:
         return dict.fromkeys(weights, 0)
+    weight_sum = sum(weights.values())
     if total < 0 or weight_sum <= 0 or min(weights.values()) < 0:
         raise ValueError("largest_remainder needs total >= 0, weights >= 0 and a positive sum")
     shares: dict[str, int] = {}
     remainders: list[tuple[int, str]] = []
+    left = total
     for name, weight in weights.items():
-        shares[name], remainder = divmod(total * weight, weight_sum)
+        share, remainder = divmod(total * weight, weight_sum)
+        shares[name] = share
+        left -= share
         remainders.append((-remainder, name))
-    left = total - sum(shares.values())
-    for _, name in sorted(remainders)[:left]:
-        shares[name] += 1
+    if left:
+        for _, name in sorted(remainders)[:left]:
+            shares[name] += 1
     return shares
 
 

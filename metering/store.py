@@ -28,12 +28,23 @@ class Connection(Protocol):
         """Run one statement for each row."""
         ...
 
+    def insert(self, table: str, columns: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Add many new rows in the database's fastest way. `columns` are names, separated by commas."""
+        ...
+
+    def update(self, table: str, columns: str, key: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Set text and integer columns of many rows, each given as its new values and then its key."""
+        ...
+
 
 class Store(Protocol):
     """A database: transactions over connections, one connection per thread."""
 
-    def write(self) -> AbstractContextManager[Connection]:
-        """A write transaction: committed durably on leaving, rolled back on an exception. Raises LedgerUnavailable."""
+    def write(self, *, durable: bool = True) -> AbstractContextManager[Connection]:
+        """A write transaction: committed durably on leaving, rolled back on an exception. Raises LedgerUnavailable.
+
+        Without `durable` a power cut (not a killed process) may undo it, together with all that came after it.
+        """
         ...
 
     def read(self) -> AbstractContextManager[Connection]:

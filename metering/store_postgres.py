@@ -26,6 +26,7 @@ UNAVAILABLE = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.
 
 
 LOCK_SECONDS = 2
+BEGIN_ASYNCHRONOUS = "BEGIN; SET LOCAL synchronous_commit TO off"
 
 
 class PostgresStore:
@@ -41,8 +42,8 @@ class PostgresStore:
             migrate(connection, POSTGRES_TYPES)
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        yield from self._transaction("BEGIN", " FOR UPDATE")
+    def write(self, *, durable: bool = True) -> Iterator[Connection]:
+        yield from self._transaction("BEGIN" if durable else BEGIN_ASYNCHRONOUS, " FOR UPDATE")
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -106,6 +107,24 @@ class PostgresConnection:
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         with self._raw.cursor() as cursor:
             cursor.executemany(_translate(sql), list(rows))
+
+    def insert(self, table: str, columns: str, rows: Sequence[Sequence[Any]]) -> None:
+        if rows:
+            with self._raw.cursor() as cursor, cursor.copy(f"COPY {table} ({columns}) FROM STDIN".encode()) as copy:
+                for row in rows:
+                    copy.write_row(row)
+
+    def update(self, table: str, columns: str, key: str, rows: Sequence[Sequence[Any]]) -> None:
+        if rows:
+            names = columns.split(", ")
+            types = ["text" if isinstance(value, str) else "bigint" for value in rows[0]]
+            arrays = ", ".join(f"%s::{name}[]" for name in types)
+            changes = ", ".join(f"{name} = new.{name}" for name in names)
+            statement = (
+                f"UPDATE {table} SET {changes} FROM unnest({arrays}) AS new ({columns}, {key})"
+                f" WHERE {table}.{key} = new.{key}"
+            )
+            self._raw.execute(statement.encode(), [list(column) for column in zip(*rows, strict=True)])
 
 
 class _IntegerLoader(Loader):

@@ -16,6 +16,8 @@ from metering.errors import LedgerUnavailable
 from metering.store import Connection, migrate
 
 BUSY_MILLISECONDS = 30_000
+CHECKPOINT_PAGES = 8_000  # 32 MB of log before pages are copied back: each is then copied less often
+CACHE_KIB = 32 * 1024
 UNAVAILABLE = (apsw.BusyError, apsw.FullError, apsw.IOError, apsw.CantOpenError, apsw.ReadOnlyError)
 SQLITE_TYPES = {"{key}": "INTEGER PRIMARY KEY", "{integer}": "INTEGER", "{bytes}": "BLOB", "{strict}": " STRICT"}
 
@@ -34,8 +36,8 @@ class SqliteStore:
             migrate(connection, SQLITE_TYPES)
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        yield from self._transaction("BEGIN IMMEDIATE")
+    def write(self, *, durable: bool = True) -> Iterator[Connection]:
+        yield from self._transaction("BEGIN IMMEDIATE", durable)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -59,9 +61,10 @@ class SqliteStore:
         while self._locks:
             os.close(self._locks.pop())
 
-    def _transaction(self, begin: str) -> Iterator[Connection]:
+    def _transaction(self, begin: str, durable: bool = True) -> Iterator[Connection]:
         try:
             connection = self._connection()
+            connection.be_durable(durable)
             connection.execute(begin)
             try:
                 yield connection
@@ -80,6 +83,8 @@ class SqliteStore:
             raw.pragma("journal_mode", "wal")
             raw.pragma("synchronous", "full")
             raw.pragma("foreign_keys", True)
+            raw.pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
+            raw.pragma("cache_size", -CACHE_KIB)
             connection = self._local.connection = SqliteConnection(raw)
             with self._lock:
                 self._opened.append(raw)
@@ -93,12 +98,27 @@ class SqliteConnection:
 
     def __init__(self, raw: apsw.Connection) -> None:
         self._raw = raw
+        self._durable = True
+
+    def be_durable(self, durable: bool) -> None:
+        """Whether commits wait for the device. The log is one sequence: a later durable commit covers earlier ones."""
+        if durable != self._durable:
+            self._raw.pragma("synchronous", "full" if durable else "normal")
+            self._durable = durable
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         return self._raw.execute(sql, parameters).fetchall()
 
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         self._raw.executemany(sql, rows).fetchall()
+
+    def insert(self, table: str, columns: str, rows: Sequence[Sequence[Any]]) -> None:
+        marks = ", ".join("?" * (columns.count(",") + 1))
+        self.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", rows)
+
+    def update(self, table: str, columns: str, key: str, rows: Sequence[Sequence[Any]]) -> None:
+        changes = ", ".join(f"{name} = ?" for name in columns.split(", "))
+        self.executemany(f"UPDATE {table} SET {changes} WHERE {key} = ?", rows)
 
     def rollback(self) -> None:
         if self._raw.in_transaction:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import datetime
+import json
 import multiprocessing
+import os
+import resource
 import shutil
 import tempfile
 import time
@@ -46,6 +50,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=40, help="actions in a run, before the faults end")
     parser.add_argument("--processes", type=int, default=multiprocessing.cpu_count())
     parser.add_argument("--seed", type=int, help="replay one seed and print what it does")
+    parser.add_argument("--out", type=Path, help="write the result as JSON")
     options = parser.parse_args()
     if options.seed is not None:
         return replay(options.seed, options.steps)
@@ -55,11 +60,26 @@ def main() -> int:
     spans = [(first, min(size, end - first)) for first in range(options.first_seed, end, size)]
     with multiprocessing.Pool(options.processes) as pool:
         outcomes = list(pool.imap_unordered(partial(_part, options.steps), spans))
+        pool.close()
+        pool.join()
     failures = [outcome for outcome in outcomes if isinstance(outcome, str)]
     for failure in failures:
         print(failure)
     taken = sum(outcome for outcome in outcomes if isinstance(outcome, int))
-    print(f"{options.runs} runs, {taken} steps, {len(failures)} failures, {time.monotonic() - began:.1f} s")
+    seconds = time.monotonic() - began
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_seconds = used.ru_utime + used.ru_stime
+    print(
+        f"{options.runs} runs, {taken} steps, {len(failures)} failures, {seconds:.1f} s ({cpu_seconds:.1f} s of cores)"
+    )
+    if options.out:
+        result = {
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "first_seed": options.first_seed, "runs": options.runs, "steps": taken, "failures": failures,
+            "seconds": seconds, "cpu_seconds": cpu_seconds, "processes": options.processes,
+            "load_average": os.getloadavg(),
+        }  # fmt: skip
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
     return 1 if failures else 0
 
 

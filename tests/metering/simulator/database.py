@@ -31,9 +31,9 @@ class CrashingStore:
         return self._moment
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, *, durable: bool = True) -> Iterator[Connection]:
         moment, self._moment = self._moment, ""
-        with self._inner.write() as connection:
+        with self._inner.write(durable=durable) as connection:
             yield DyingConnection(connection, self._dice.randrange(40)) if moment == "statement" else connection
             if moment == "before commit":
                 raise Crash
@@ -67,6 +67,14 @@ class DyingConnection:
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         self._count()
         self._inner.executemany(sql, rows)
+
+    def insert(self, table: str, columns: str, rows: Sequence[Sequence[Any]]) -> None:
+        self._count()
+        self._inner.insert(table, columns, rows)
+
+    def update(self, table: str, columns: str, key: str, rows: Sequence[Sequence[Any]]) -> None:
+        self._count()
+        self._inner.update(table, columns, key, rows)
 
     def _count(self) -> None:
         if not self._left:

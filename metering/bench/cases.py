@@ -1,0 +1,145 @@
+"""The measurements. Each returns numbers with their unit in the name; rates are per round, so that spread is seen."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from metering import merkle
+from metering.bench.market import ADAPTER, BOOK, encode_all, make_events, place_holds, prepare, write_journal
+from metering.bench.rivals import create_rivals, insert_raw, transfer_in_sql
+from metering.canonical import digest
+from metering.config import MeteringConfig
+from metering.invoice import build_invoice
+from metering.ledger import Ledger, now_us
+from metering.log import LogTree, latest_checkpoint, leaf_bytes
+from metering.note import parse_checkpoint, split_note
+from metering.period import current_month
+from metering.pricebook import worst_case_nanos
+from metering.receipt import build_receipt, verify_receipt
+from metering.settler import Settler
+from metering.store import open_store
+
+REPEATS = 300
+MINUTE_US = 60_000_000
+
+
+def journal_rates(config: MeteringConfig, events: int, rounds: int) -> list[float]:
+    """Durable events a second of one writer: appended, synced, acknowledged."""
+    records = encode_all(list(make_events(0, events)))
+    return [events / timed(write_journal, config, records) for _ in range(rounds)]
+
+
+def settlement_rates(
+    config: MeteringConfig, rivals: MeteringConfig, events: int, rounds: int
+) -> dict[str, list[float]]:
+    """Events a second, one of each kind a round, in turns: journal to committed transfers, leaves and checkpoint; raw
+    batched inserts of the bytes it stored; a transfer each in plain SQL. Every event has a hold that is posted.
+    """
+    server = bool(config.ledger_url)
+    ledger, other = prepare(config), open_store(rivals)
+    create_rivals(other, server=server)
+    settler = Settler(config)
+    settler.drain()
+    rates: dict[str, list[float]] = {"settled": [], "raw_inserts": [], "sql_transfers": []}
+    for number in range(rounds):
+        made = list(make_events(number * events, events))
+        place_holds(ledger, made)
+        write_journal(config, encode_all(made))
+        rates["settled"].append(events / timed(settler.drain))
+        with ledger.store.read() as connection:
+            rows = connection.execute("SELECT id, body FROM usage ORDER BY leaf_index DESC LIMIT ?", (events,))[::-1]
+        stored = [(str(name), bytes(body)) for name, body in rows]
+        assert [name for name, _ in stored] == [event.id for event in made]
+        names = [event.id for event in made]
+        rates["raw_inserts"].append(events / timed(insert_raw, other, stored, config.batch_size))
+        rates["sql_transfers"].append(events / timed(transfer_in_sql, other, names, config.batch_size, server))
+    settler.close()
+    ledger.close()
+    other.close()
+    return rates
+
+
+def request_latencies(ledger: Ledger) -> dict[str, float]:
+    """Median microseconds on the request path, each durable when it returns."""
+    ledger.open_account("host:bench", ledger.currency, overdraft=False)
+    amount = worst_case_nanos(BOOK, ADAPTER, 100, 120)
+    holds, posts = [], []
+    for number in range(REPEATS):
+        name, until = f"bench-{number}", now_us() + MINUTE_US
+        holds.append(timed(ledger.hold, name, "tenant-0", amount, until))
+        posts.append(timed(ledger.post, name, f"{name}/post", amount // 2, "host:bench"))
+    both = [hold + post for hold, post in zip(holds, posts, strict=True)]
+    return {"hold_us": median(holds) * 1e6, "post_us": median(posts) * 1e6, "hold_and_post_us": median(both) * 1e6}
+
+
+def proof_latencies(ledger: Ledger, config: MeteringConfig, events: int) -> dict[str, float]:
+    """Median microseconds to build a receipt, to verify all of it offline, and to verify its inclusion proof alone."""
+    public_key = config.log_public_key_path.read_text()
+    names = [f"req_{number * max(1, events // REPEATS) % events:032x}" for number in range(REPEATS)]
+    built = [timed(build_receipt, ledger, name) for name in names]
+    verified = [timed(verify_receipt, build_receipt(ledger, name), public_key) for name in names]
+    checkpoint = parse_checkpoint(split_note(latest_checkpoint(ledger))[0])
+    checked = []
+    with ledger.store.read() as connection:
+        tree = LogTree(connection)
+        for name in names:
+            rows = connection.execute("SELECT leaf_index, body FROM usage WHERE id = ?", (name,))
+            index, leaf = rows[0][0], leaf_bytes("usage", digest(bytes(rows[0][1])))
+            path = merkle.inclusion_proof(tree, index, checkpoint.size)
+            checked.append(timed(_verify, leaf, index, path, checkpoint.size, checkpoint.root))
+    return {
+        "receipt_us": median(built) * 1e6,
+        "receipt_verify_us": median(verified) * 1e6,
+        "proof_verify_us": median(checked) * 1e6,
+    }
+
+
+def _verify(leaf: bytes, index: int, path: list[bytes], size: int, root: bytes) -> None:
+    merkle.verify_inclusion(merkle.leaf_hash(leaf), index, size, path, root)
+
+
+def invoice_seconds(ledger: Ledger, events: int) -> float:
+    """Seconds for the invoice of one tenant with `events` requests in the month (rows put there without settlement)."""
+    at_us, batch = now_us(), 50_000
+    with ledger.store.read() as connection:
+        found = connection.execute("SELECT debit, credit FROM transfers WHERE code = 'usage' LIMIT 1")
+    debit, credit = found[0]
+    for start in range(0, events, batch):
+        numbers = range(start, min(start + batch, events))
+        rows = [(f"invoice-{number}", debit, credit, 100, "usage", at_us) for number in numbers]
+        with ledger.store.write() as connection:
+            connection.insert("transfers", "id, debit, credit, amount, code, time_us", rows)
+    return timed(build_invoice, ledger, "tenant-0", current_month(at_us))
+
+
+def memory_growth(config: MeteringConfig, events: int, rounds: int) -> list[int]:
+    """Resident KiB of this process after each round of `events` settled by one settler."""
+    ledger = prepare(config)
+    settler = Settler(dataclasses.replace(config, journal_retention_seconds=0.0))
+    sizes = []
+    for number in range(rounds):
+        write_journal(config, encode_all(list(make_events(number * events, events))))
+        settler.tick()
+        sizes.append(resident_kib())
+    settler.close()
+    ledger.close()
+    return sizes
+
+
+def resident_kib() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1])
+    raise OSError("no VmRSS in /proc/self/status")
+
+
+def timed(act: Callable[..., object], *arguments: Any) -> float:
+    """Seconds of one call."""
+    began = time.perf_counter()
+    act(*arguments)
+    return time.perf_counter() - began
