@@ -36,6 +36,9 @@ def train(
         typer.Option(exists=True, help="JSON lines of prompt, answer, value, contributor: for the fidelity report"),
     ] = None,
     head: Annotated[bool, typer.Option(help="fit an attribution head after training")] = True,
+    replace: Annotated[
+        bool, typer.Option(help="start over where an unfinished run had other settings or code")
+    ] = False,
     register: Annotated[str | None, typer.Option(help="namespace/adapter[:tag] to register under when done")] = None,
     promote: Annotated[bool, typer.Option(help="let the bare name lead to it")] = False,
     account: Account = None,
@@ -50,7 +53,7 @@ def train(
     with tempfile.TemporaryDirectory() as folder:
         export = Path(folder) / "export"
         export_version(api, name, export, version or None)
-        done = LocalRun(export, base, out, seed, overrides, trainer, host, questions, head).train()
+        done = LocalRun(export, base, out, seed, overrides, trainer, host, questions, head, replace).train()
     if register:
         done["registered"] = upload_package(api, out, register, None, account)
         if promote:

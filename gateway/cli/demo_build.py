@@ -132,6 +132,7 @@ class DemoBuild:
         questions.write_bytes(b"".join(orjson.dumps(question) + b"\n" for question in demo.questions))
         command = ["-m", "gateway.cli.main", "adapter", "train", f"{demo.name}@{version}", "--out", str(out)]
         command += ["--base", str(self.base), "--questions", str(questions), "--register", f"{name}:v1", "--promote"]
+        command += ["--replace"]  # the last start may have been an older release
         if run_errand(command, os.environ):
             raise Failure(REFUSED, f"the adapter {name} could not be trained and registered")
         self.built.append(f"adapter {name}")

@@ -1,6 +1,7 @@
 """Training on this machine: the one command that loads torch, and only when it runs."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,26 +22,24 @@ class LocalRun:
     host: str
     questions: Path | None
     with_head: bool
+    replace: bool
 
     def train(self) -> dict[str, Any]:
         """Trains, fits the head, and returns what came out. Raises Failure."""
         from adapters.errors import AdaptersError
-        from adapters.training.config import TrainingConfig
+        from adapters.training.errors import CheckpointMismatch
         from adapters.training.progress import TerminalBar
-        from adapters.training.train import train_adapter
+        from adapters.training.work import work_dir
 
         bar = TerminalBar()
         try:
-            trained = train_adapter(
-                self.export,
-                self.base,
-                self.out,
-                seed=self.seed,
-                config=TrainingConfig(**self.overrides),
-                trainer=self.trainer,
-                host=self.host,
-                progress=bar,
-            )
+            try:
+                trained = self._train(bar)
+            except CheckpointMismatch:
+                if not self.replace:
+                    raise
+                shutil.rmtree(work_dir(self.out))
+                trained = self._train(bar)
             done: dict[str, Any] = {
                 "package": str(trained.package_dir),
                 "weights": trained.weights_digest,
@@ -53,6 +52,21 @@ class LocalRun:
             return done | (self._fit(bar) if self.with_head else {})
         except (AdaptersError, ValueError, OSError) as error:
             raise Failure(FINDING, f"training failed: {error}") from error
+
+    def _train(self, bar: Any) -> Any:
+        from adapters.training.config import TrainingConfig
+        from adapters.training.train import train_adapter
+
+        return train_adapter(
+            self.export,
+            self.base,
+            self.out,
+            seed=self.seed,
+            config=TrainingConfig(**self.overrides),
+            trainer=self.trainer,
+            host=self.host,
+            progress=bar,
+        )
 
     def _fit(self, bar: Any) -> dict[str, Any]:
         from adapters.training.fit import fit_head
