@@ -33,9 +33,9 @@ def build_invoice(ledger: Ledger, tenant: str, period: str, issuer: str = ISSUER
 
 
 def compose_invoice(
-    connection: Connection, currency: str, tenant: str, span: Period, issuer: str, **issued: Any
+    connection: Connection, currency: str, tenant: str, span: Period, issuer: str, **known: Any
 ) -> dict[str, Any]:
-    """The document of a draft; `issued` (number, issued, due) makes it final.
+    """The document of a draft; `known` (number, issued, due, receipts) makes it final.
 
     subtotal_nanos = sum of the lines = debited_nanos + owed_nanos, read from the transfers themselves;
     net_nanos = subtotal_nanos - adjustments; total_nanos = net_nanos + tax.
@@ -52,7 +52,8 @@ def compose_invoice(
         "number": None,
         "issued": None,
         "due": None,
-        **issued,
+        "receipts": known.pop("receipts", None) or receipts_root(connection, tenant, span),
+        **known,
         "issuer": seller.party(),
         "client": client.party(),
         "tenant": tenant,
@@ -68,7 +69,6 @@ def compose_invoice(
         "net_nanos": net_nanos,
         "tax": {"label": label, "rate_ppm": rate_ppm, "amount_nanos": tax},
         "total_nanos": net_nanos + tax,
-        "receipts": receipts_root(connection, tenant, span),
         "note": seller.note,
     }
 
