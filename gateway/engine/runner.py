@@ -107,15 +107,18 @@ def sampled_positions(runner: Any, spec_decode_metadata: Any) -> torch.Tensor:
     return torch.from_numpy(runner.query_start_loc.np[1 : runner.input_batch.num_reqs + 1] - 1).long()
 
 
-def install(worker: Any) -> None:
-    """Gives a worker whose model is loaded its loader and, unless switched off, its attribution."""
+def install(worker: Any, *mixins: type) -> None:
+    """Gives a worker whose model is loaded its loader and, unless switched off, its attribution.
+
+    `mixins` are further changes to the model runner, of one platform.
+    """
     from gateway.engine.lora_manager import HostLoRAManager
 
     runner = worker.model_runner
     if runner.lora_config is None:
         return
     heads = install_attribution(worker) if attribution_enabled() else None
-    runner.__class__ = type("Attributing" + type(runner).__name__, (AttributingRunner, type(runner)), {})
+    runner.__class__ = type("Attributing" + type(runner).__name__, (AttributingRunner, *mixins, type(runner)), {})
     lora = runner.lora_manager
     lora.__class__ = HostLoRAManager
     lora.loader, lora.failed = AdapterLoader(lora, heads), {}
