@@ -24,7 +24,6 @@ class BillingStatus(StrEnum):
     PERIOD_NOT_OVER = "period_not_over"
     PERIOD_CLOSED = "period_closed"  # it has its invoice
     NOTHING_TO_INVOICE = "nothing_to_invoice"
-    INVOICE_NOT_DRAFT = "invoice_not_draft"
     INVOICE_NOT_OPEN = "invoice_not_open"
     INVOICE_HAS_CREDIT_NOTES = "invoice_has_credit_notes"
     CREDIT_EXCEEDS_INVOICE = "credit_exceeds_invoice"

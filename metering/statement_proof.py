@@ -67,8 +67,8 @@ def build_statement_proof(ledger: Ledger, account: str, period: str | None = Non
 def verify_statement_proof(data: bytes, public_key: str) -> dict[str, Any]:
     """Check a proof offline; the statement in it. StatementInvalid names the step that failed, in this order:
 
-    `format`, `checkpoint` (signed by the log), `inclusion` (each receipt is in the log), `receipts` (a complete list has
-    the stated root), `payout` (each transfer is what the formula gives), `terms` (it was paid under these), `totals`.
+    `format`, `checkpoint` (signed by the log), `inclusion` (each receipt is in the log), `receipts` (a complete list
+    has its root), `payout` (each transfer is what the formula gives), `terms` (it was paid under these), `totals`.
     """
     try:
         proof = parse_canonical(data)
