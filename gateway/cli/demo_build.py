@@ -1,18 +1,23 @@
 """Builds the demo over the HTTP API: client, contributors, Datanets, versions, adapters. What is there is reused.
 
-python -m gateway.cli.demo_build --data DIR --base DIR [--client-only]
+python -m gateway.cli.demo_build --data DIR --base DIR [--client-only | --rest]
+
+The first Datanet comes first and alone, so that a gateway can be used while `--rest` builds the others.
 """
 
 import argparse
+import hashlib
 import os
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+import adapters
 from gateway.accounts import write_secret
 from gateway.cli.api import Api
 from gateway.cli.failures import REFUSED, Failure
@@ -131,12 +136,23 @@ class DemoBuild:
         questions = out.with_suffix(".questions.jsonl")
         questions.write_bytes(b"".join(orjson.dumps(question) + b"\n" for question in demo.questions))
         command = ["-m", "gateway.cli.main", "adapter", "train", f"{demo.name}@{version}", "--out", str(out)]
+        self.forget_other_run(out)
         command += ["--base", str(self.base), "--questions", str(questions), "--register", f"{name}:v1", "--promote"]
         command += ["--replace"]  # the last start may have been an older release
         if run_errand(command, os.environ):
             raise Failure(REFUSED, f"the adapter {name} could not be trained and registered")
         self.built.append(f"adapter {name}")
         return name
+
+    def forget_other_run(self, out: Path) -> None:
+        """Lets go of a half-trained adapter when the software has changed since: it cannot be resumed."""
+        work, made_by = out.with_suffix(".work"), out.with_suffix(".software")
+        software = code_digest()
+        if made_by.exists() and made_by.read_text() == software:
+            return
+        for directory in (work, out):
+            shutil.rmtree(directory, ignore_errors=True)
+        made_by.write_text(software)
 
     def _leads_to(self, name: str) -> str | None:
         try:
@@ -146,27 +162,31 @@ class DemoBuild:
             return None
 
 
-def build(api: Api, data: Path, base: Path, client_only: bool) -> dict[str, Any]:
-    """Makes the demo and returns what `serve` announces; the same is written to demo.json."""
-    work = DemoBuild(api, data, base)
-    demo: dict[str, Any] = {
-        "api_key": work.client(),
-        "account": CLIENT,
-        "model": _base_model(api),
-        "question": BASE_QUESTION,
-    }
-    models: list[str] = []
-    for define in () if client_only else DATANETS:
+def code_digest() -> str:
+    """Over the sources that training depends on."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(adapters.__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def build(api: Api, data: Path, base: Path, datanets: Sequence[Callable[[Path], DemoDatanet]]) -> dict[str, Any]:
+    """Makes the client and these Datanets; returns what `serve` announces, which is also kept in demo.json."""
+    work, kept = DemoBuild(api, data, base), data / "demo.json"
+    demo: dict[str, Any] = {"model": _base_model(api), "question": BASE_QUESTION, "models": []}
+    client = {"api_key": work.client(), "account": CLIENT}
+    demo |= (orjson.loads(kept.read_bytes()) if kept.exists() else {}) | client
+    for define in datanets:
         try:
             datanet = define(data / "cache")
         except OSError as error:
             errors.print(f"left out       {define.__name__.replace('_', '-')}: {error}", markup=False)
             continue
-        models.append(work.adapter(datanet, work.datanet(datanet)))
-        if len(models) == 1:
-            demo |= {"model": models[0], "question": datanet.questions[0]["prompt"]}
-    demo["models"] = models
-    write_secret(data / "demo.json", orjson.dumps(demo).decode())
+        model = work.adapter(datanet, work.datanet(datanet))
+        demo["models"] = sorted({*demo["models"], model})
+        if define is DATANETS[0]:
+            demo |= {"model": model, "question": datanet.questions[0]["prompt"]}
+    write_secret(kept, orjson.dumps(demo).decode())
     for what, names in (("reused", work.reused), ("built", work.built)):
         if names:
             errors.print(f"{what:<14} {', '.join(names)}", markup=False)
@@ -196,9 +216,12 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--client-only", action="store_true", help="no Datanets and adapters")
+    parser.add_argument("--rest", action="store_true", help="all but the first Datanet and its adapter")
     options = parser.parse_args()
+    datanets = DATANETS[1:] if options.rest else DATANETS[:1]
     try:
-        build(Api.from_environment(admin=True), options.data, options.base, options.client_only)
+        api = Api.from_environment(admin=True)
+        build(api, options.data, options.base, () if options.client_only else datanets)
     except Failure as failure:
         errors.print(f"demo: {failure}", markup=False)
         return failure.status

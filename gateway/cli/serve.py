@@ -90,19 +90,21 @@ def run(plan: Plan, with_demo: bool, as_json: bool) -> None:
         with errors.status("starting engine, gateway and settler") as status:
             seconds = supervisor.start(lambda waited: status.update(f"starting engine, gateway and settler ({waited})"))
         errors.print(f"serving        {plan.base_name}, ready after {seconds:.0f} s")
-        if build_demo(supervisor, plan, with_demo):
+        if build_demo(supervisor, plan, [] if with_demo else ["--client-only"]):
             announce(settings, as_json)
+            if with_demo:
+                build_demo(supervisor, plan, ["--rest"])
         while True:
             supervisor.turn()
     finally:
         supervisor.stop()
 
 
-def build_demo(supervisor: Supervisor, plan: Plan, with_adapters: bool) -> bool:
-    """Makes (or finds again) the demo client and, unless told not to, the demo Datanets and adapters."""
+def build_demo(supervisor: Supervisor, plan: Plan, part: list[str]) -> bool:
+    """Makes (or finds again) a part of the demo: its client, first Datanet and adapter, or what `part` says."""
     settings = plan.settings
     command = ["-m", "gateway.cli.demo_build", "--data", str(settings.data), "--base", str(plan.base_directory)]
-    command += [] if with_adapters else ["--client-only"]
+    command += part
     environment = {
         **os.environ,
         "OPENLEDGER_URL": f"http://{settings.local_host}:{settings.port}/v1",
