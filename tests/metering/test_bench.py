@@ -1,0 +1,30 @@
+"""The ledger's benchmark measures what it says, at any size."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from metering.bench.cases import memory_growth, proof_latencies, request_latencies, settlement_rates
+from metering.check import run_checks
+from metering.ledger import Ledger
+
+
+def test_the_settled_events_of_a_benchmark_add_up(config, tmp_path):
+    """What was timed is a clean ledger: every event settled once, each hold posted, and proofs that verify."""
+    config = dataclasses.replace(config, segment_bytes=2**20)
+    rivals = dataclasses.replace(config, data_dir=tmp_path / "rivals")
+    rates = settlement_rates(config, rivals, 60, 2)
+    assert all(len(values) == 2 and min(values) > 0 for values in rates.values())
+    ledger = Ledger.open(config)
+    report = run_checks(config, ledger)
+    assert report.clean
+    assert report.totals["metered_requests"] == 120
+    assert ledger.open_holds() == []
+    assert proof_latencies(ledger, config, 120)["receipt_us"] > 0
+    assert request_latencies(ledger)["hold_us"] > 0
+    ledger.close()
+
+
+def test_memory_is_read(config):
+    """One figure a round."""
+    assert len(memory_growth(dataclasses.replace(config, segment_bytes=2**20), 20, 2)) == 2
