@@ -6,9 +6,7 @@ The first Datanet comes first and alone, so that a gateway can be used while `--
 """
 
 import argparse
-import hashlib
 import os
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,7 +15,6 @@ from typing import Any
 
 import orjson
 
-import adapters
 from gateway.accounts import write_secret
 from gateway.cli.api import Api
 from gateway.cli.failures import REFUSED, Failure
@@ -136,7 +133,6 @@ class DemoBuild:
         questions = out.with_suffix(".questions.jsonl")
         questions.write_bytes(b"".join(orjson.dumps(question) + b"\n" for question in demo.questions))
         command = ["-m", "gateway.cli.main", "adapter", "train", f"{demo.name}@{version}", "--out", str(out)]
-        self.forget_other_run(out)
         command += ["--base", str(self.base), "--questions", str(questions), "--register", f"{name}:v1", "--promote"]
         command += ["--replace"]  # the last start may have been an older release
         if run_errand(command, os.environ):
@@ -144,30 +140,12 @@ class DemoBuild:
         self.built.append(f"adapter {name}")
         return name
 
-    def forget_other_run(self, out: Path) -> None:
-        """Lets go of a half-trained adapter when the software has changed since: it cannot be resumed."""
-        work, made_by = out.with_suffix(".work"), out.with_suffix(".software")
-        software = code_digest()
-        if made_by.exists() and made_by.read_text() == software:
-            return
-        for directory in (work, out):
-            shutil.rmtree(directory, ignore_errors=True)
-        made_by.write_text(software)
-
     def _leads_to(self, name: str) -> str | None:
         try:
             return (self.api.get(f"/adapters/{name}")["leads_to"] or {}).get("datanet_version")
         except Failure as failure:
             _only_missing(failure)
             return None
-
-
-def code_digest() -> str:
-    """Over the sources that training depends on."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(adapters.__file__).parent.rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def build(api: Api, data: Path, base: Path, datanets: Sequence[Callable[[Path], DemoDatanet]]) -> dict[str, Any]:
