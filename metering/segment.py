@@ -53,7 +53,7 @@ class Storage(Protocol):
 class DiskStorage:
     """The real one: preallocated files, flock, fdatasync.
 
-    Zeros are written, not only reserved: fdatasync of a written file took 0.09 ms, of a growing one 4.0 ms (one machine).
+    Zeros are written, not only reserved: fdatasync of a written file took 0.09 ms, of a growing one 4.0 ms.
     """
 
     def create(self, path: Path, size: int) -> SegmentFile:
