@@ -54,17 +54,19 @@ class HeadConfig:
 
     `k` readout directions; `taps` are module kinds, tapped on every adapted layer. The target is a mix of exact trace
     scores and provenance labels (`adapters.training.targets`): `label_weight_ppm` 0 is the trace alone, 1,000,000 the
-    labels alone. `ridge_ppm` is relative to the mean squared feature norm. Of `report_examples` answers, the first
-    `full_gradient_answers` are also scored by full gradients, one backward pass a token.
+    labels alone, None lets the training loss decide. At most `calibration_tokens` tokens are fitted. `ridge_ppm` is
+    relative to the mean squared feature norm. `report_examples` prompts are answered where no questions are given;
+    the first `full_gradient_answers` answers are also scored by full gradients, one backward pass a token.
     """
 
     k: int = 32
     taps: tuple[str, ...] = ALL_LINEAR
-    label_weight_ppm: int = 500_000
+    label_weight_ppm: int | None = None
     ridge_ppm: int = 10_000
     calibration_examples: int = 300
+    calibration_tokens: int = 3_000
     report_examples: int = 48
-    full_gradient_answers: int = 6
+    full_gradient_answers: int = 4
     max_new_tokens: int = 24
     seed: int = 0
     threads: int = 2
@@ -73,13 +75,19 @@ class HeadConfig:
         for name in ("k", "ridge_ppm", "calibration_examples", "report_examples", "max_new_tokens", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.label_weight_ppm <= 1_000_000:
+        if self.label_weight_ppm is not None and not 0 <= self.label_weight_ppm <= 1_000_000:
             raise ValueError(f"label_weight_ppm must be 0 to 1,000,000, got {self.label_weight_ppm}")
         unknown = set(self.taps) - set(ALL_LINEAR)
         if unknown or not self.taps:
             raise ValueError(f"taps must be a non-empty subset of {ALL_LINEAR}, got {self.taps}")
 
-    @property
-    def target(self) -> str:
-        """Name of the target, as the fidelity report gives it."""
-        return {0: "trace", 1_000_000: "provenance"}.get(self.label_weight_ppm, "trace+provenance")
+    def label_weight(self, final_loss_ppm: int) -> int:
+        """`label_weight_ppm`, or half where the adapter memorised its Datanet and 0 where it did not.
+
+        Memorised: a final training loss below 0.2 nats a token. Then a token has one source and labels say which; an
+        adapter that only generalised has no single source, and labels would teach a classifier of topics
+        (ATTRIBUTION.md section 3: behind influence scores on real text, most of all beyond the owner).
+        """
+        if self.label_weight_ppm is not None:
+            return self.label_weight_ppm
+        return 500_000 if final_loss_ppm < 200_000 else 0

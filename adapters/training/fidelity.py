@@ -88,7 +88,7 @@ def answered(asked: Asked, generated: Sequence[TokenExample], seen: Observations
 
 
 def fidelity_report(
-    K: Tensor, answers: Answers, data: TokenDataset, config: HeadConfig, described: dict[str, Any]
+    K: Tensor, answers: Answers, data: TokenDataset, seed: int, described: dict[str, Any]
 ) -> dict[str, Any]:
     """The members of fidelity.json (docs/formats/head.md). `fidelity_ppm` is 0: no retraining bank measured LDS."""
     seen = answers.seen
@@ -97,19 +97,12 @@ def fidelity_report(
     correct = answers.correct
     return {
         **described,
+        "head_bytes": K.numel() * 4,
         "type": "fidelity",
         "date": datetime.now(UTC).date().isoformat(),
         "fidelity_ppm": 0,
         "lds": None,
         "method": "trace",
-        "target": config.target,
-        "head": {
-            "bytes": K.numel() * 4,
-            "k": config.k,
-            "label_weight_ppm": config.label_weight_ppm,
-            "ridge_ppm": config.ridge_ppm,
-            "taps": list(config.taps),
-        },
         "held_out": {
             "answers": len(answers.texts),
             "correct": None if correct is None else int(correct.sum()),
@@ -119,7 +112,7 @@ def fidelity_report(
         "pearson_with_trace": pearson(head, trace, seen.example).record(),
         "pearson_with_trace_per_answer": pearson(answers.summed(head), answers.summed(trace)).record(),
         "rows": attribution_rows(answers, {"head": head, "trace": trace}, data),
-        "seeds": {"head": config.seed},
+        "seeds": {"head": seed},
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from adapters.base import BaseModel
-from adapters.canonical import canonical_json
+from adapters.canonical import canonical_json, parse_canonical
 from adapters.digests import digest, file_digest
 from adapters.package import FIDELITY, HEAD, RECORD
 from adapters.record import TrainingRecord, parse_record
@@ -34,6 +34,9 @@ from adapters.training.targets import mix, provenance
 from adapters.training.threads import threads
 from adapters.training.tokens import TokenExample
 from adapters.training.work import work_dir
+
+TARGETS = {0: "trace", 1_000_000: "provenance"}
+"""Names of the pure targets by label weight; every other is a mix."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def fit_head(
         K = fitting.solve(calibration)
         generated, answers = fitting.answers(questions)
         described = fitting.describe(calibration) | {"position_local_with_full": fitting.locality(generated).record()}
-        report = fidelity_report(K, answers, fitting.data, config, described)
+        report = fidelity_report(K, answers, fitting.data, config.seed, described)
         return fitting.write(K, report)
 
 
@@ -79,6 +82,7 @@ class _Fitting:
     package_dir: Path
     base: BaseModel
     record: TrainingRecord
+    label_weight_ppm: int
     data: TokenDataset
     tokenizer: Any
     model: AdaptedModel
@@ -108,6 +112,7 @@ class _Fitting:
             package_dir=package_dir,
             base=base,
             record=record,
+            label_weight_ppm=config.label_weight(parse_canonical(content).get("final_loss_ppm", 1_000_000)),
             data=data,
             tokenizer=tokenizer,
             model=model,
@@ -144,8 +149,10 @@ class _Fitting:
         examples, seen = calibration
         owner = torch.tensor([example.owner for example in examples])[seen.example]
         counts = torch.bincount(owner, minlength=len(self.data.contributors)).tolist()
-        target = mix(seen.scores["trace"], provenance(owner, counts), self.config.label_weight_ppm / 1e6)
-        return fit_bilinear(seen.u, seen.h, target, self.config.ridge_ppm / 1e6)
+        target = mix(seen.scores["trace"], provenance(owner, counts), self.label_weight_ppm / 1e6)
+        draw = torch.Generator().manual_seed(self.config.seed)
+        chosen = torch.randperm(len(owner), generator=draw)[: self.config.calibration_tokens]
+        return fit_bilinear(seen.u[chosen], seen.h[chosen], target[chosen], self.config.ridge_ppm / 1e6)
 
     def answers(self, questions: Sequence[Question] | None) -> tuple[list[TokenExample], Answers]:
         """Greedy answers of the adapter to held-out questions: as examples, and observed."""
@@ -173,7 +180,17 @@ class _Fitting:
             "base": self.base.digest,
             "weights": self.record.weights,
             "datanet_version": self.data.version.digest,
-            "calibration": {"examples": len(calibration[0]), "tokens": len(calibration[1].example)},
+            "calibration": {
+                "examples": len(calibration[0]),
+                "tokens": min(len(calibration[1].example), self.config.calibration_tokens),
+            },
+            "target": TARGETS.get(self.label_weight_ppm, "trace+provenance"),
+            "head": {
+                "k": self.config.k,
+                "label_weight_ppm": self.label_weight_ppm,
+                "ridge_ppm": self.config.ridge_ppm,
+                "taps": list(self.config.taps),
+            },
         }
 
     def write(self, K: torch.Tensor, report: dict[str, Any]) -> FittedHead:

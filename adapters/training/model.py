@@ -63,8 +63,12 @@ class AdaptedModel:
 
     def normed_and_logits(self, residual: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
         """Final-norm output n [S, D] and logits [S, V] at the sampled positions."""
-        normed = self.decoder.norm(residual[layout.row, layout.column])
+        normed = self.normed(residual, layout)
         return normed, self.causal_lm.lm_head(normed)
+
+    def normed(self, residual: Tensor, layout: Layout) -> Tensor:
+        """Final-norm output n [S, D] at the sampled positions."""
+        return self.decoder.norm(residual[layout.row, layout.column])
 
     def _layers(self, hidden: Tensor, layout: Layout, indices: range) -> Tensor:
         embeddings = self.decoder.rotary_emb(hidden, position_ids=layout.positions)

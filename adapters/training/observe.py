@@ -125,21 +125,23 @@ def _observe_fully(
     """Scores through all positions: sum over positions s of g_s^T T_c h_s, one backward pass a token."""
     hidden, layout = cache.batch(batch)
     with Capture(model) as capture:
-        normed, logits = model.normed_and_logits(model.upper(hidden, layout), layout)
-        margin = margins(logits, layout.target)
+        normed = model.normed(model.upper(hidden, layout), layout)
         rows: dict[str, list[Tensor]] = {scorer.name: [] for scorer in scorers}
         for index, row in enumerate(layout.row.tolist()):
-            margin[index].backward(retain_graph=True)
+            # One row of logits at a time: through all of them, each backward pass would read the unembedding per row.
+            one = slice(index, index + 1)
+            margins(model.causal_lm.lm_head(normed[one]), layout.target[one]).sum().backward(retain_graph=True)
             g = {name: value[row] for name, value in capture.g.items()}
             h = {name: value[row] for name, value in capture.h.items()}
             for scorer in scorers:
                 rows[scorer.name].append(scorer.score(model, g, h).sum(0))
     at = (layout.row, layout.column)
     with torch.no_grad():
+        logits = model.causal_lm.lm_head(normed)
         return Observations(
             example=layout.example,
-            u=readout(logits.detach(), layout.target, normed.detach()),
+            u=readout(logits, layout.target, normed.detach()),
             h=torch.stack([value[at] for value in capture.h.values()], dim=1),
-            margin=margin.detach(),
+            margin=margins(logits, layout.target),
             scores={name: torch.stack(values) for name, values in rows.items()},
         )
