@@ -89,7 +89,7 @@ def measure(asked: list[Asked]) -> dict[str, Any]:
 
 async def run_datanet(client: openai.AsyncOpenAI, questions_file: Path) -> dict[str, Any]:
     """All questions of one demo Datanet, and the fidelity report of its head."""
-    package = questions_file.with_name(questions_file.name.removesuffix(".questions.jsonl"))
+    package = package_of(questions_file)
     fidelity = json.loads((package / "fidelity.json").read_text())
     questions = [json.loads(line) for line in questions_file.read_text().splitlines()]
     model, gate = f"{package.name.rpartition('-')[0]}/demo", asyncio.Semaphore(AT_ONCE)
@@ -100,6 +100,11 @@ async def run_datanet(client: openai.AsyncOpenAI, questions_file: Path) -> dict[
         "fidelity": fidelity,
         "misses": [vars(one) for one in asked if one.first < 1],
     }
+
+
+def package_of(questions_file: Path) -> Path:
+    """The directory of the adapter that was trained for these questions."""
+    return questions_file.with_name(questions_file.name.removesuffix(".questions.jsonl"))
 
 
 def table(result: dict[str, Any]) -> Table:
@@ -137,9 +142,10 @@ def demo_environment(data: Path) -> dict[str, str]:
 
 
 async def bench(data: Path) -> list[dict[str, Any]]:
-    """Every demo Datanet under `data`. Raises Usage when there is none."""
+    """Every demo Datanet under `data` whose adapter is built. Raises Usage when there is none."""
     environment = demo_environment(data)
-    files = sorted((data / "trained").glob("*.questions.jsonl"))
+    found = sorted((data / "trained").glob("*.questions.jsonl"))
+    files = [file for file in found if (package_of(file) / "fidelity.json").exists()]
     if not files:
         raise Usage(f"no questions under {data / 'trained'}: the demo adapters were not built here")
     url, key = environment["OPENAI_BASE_URL"], environment["OPENAI_API_KEY"]
