@@ -10,6 +10,7 @@ from json.encoder import encode_basestring
 from typing import Any
 
 from adapters.errors import InvalidDocument
+from adapters.strict_json import refuse_deep
 
 MAX_DEPTH = 32
 
@@ -31,6 +32,7 @@ def canonical_json(value: object) -> bytes:
 def parse_canonical(content: bytes) -> Any:
     """The value of canonical bytes; InvalidDocument unless `canonical_json` of it gives the same bytes back."""
     try:
+        refuse_deep(content)
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise InvalidDocument(f"not JSON: {error}") from None

@@ -12,7 +12,6 @@ Safetensors with two F32 tensors, K [contributors, taps, k, r] and P [D, k], and
     fidelity          digest of fidelity.json
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from adapters.base import BaseModel
 from adapters.digests import is_digest
 from adapters.errors import BadHead, HeadMismatch, InvalidName
 from adapters.names import check_name
+from adapters.strict_json import parse_json
 from adapters.tensors import TensorFile
 
 FORMAT = "openledger-head/1"
@@ -88,8 +88,8 @@ def _read(file: TensorFile) -> Head:
 
 def _names(metadata: Mapping[str, str], key: str) -> tuple[str, ...]:
     try:
-        value = json.loads(metadata.get(key, ""))
-    except (ValueError, RecursionError):
+        value = parse_json(metadata.get(key, "").encode())
+    except ValueError:
         raise BadHead(f"the head's {key} are not a JSON list") from None
     if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
         raise BadHead(f"the head's {key} are not a JSON list of at least one string")

@@ -1,6 +1,7 @@
 """Canonical JSON is one byte string per value."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from adapters.canonical import canonical_json, parse_canonical
 from adapters.errors import InvalidDocument
+from adapters.strict_json import parse_json
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(st.characters(exclude_categories=["Cs"])),
@@ -49,6 +51,20 @@ def test_depth_is_bounded():
         canonical_json(value)
     with pytest.raises(InvalidDocument):
         parse_canonical(b"[" * 100_000 + b"]" * 100_000)
+
+
+def test_depth_is_bounded_whatever_the_recursion_limit():
+    """A library that raises the interpreter's limit does not turn deep nesting into a crash."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(10_000_000)
+    try:
+        for deep in (b"[" * 1_000_000, b'{"a":' * 500_000, b"NaN" + b"[" * 1_000_000):
+            with pytest.raises(InvalidDocument):
+                parse_canonical(deep)
+            with pytest.raises(ValueError, match="JSON"):
+                parse_json(deep)
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 @pytest.mark.parametrize(
