@@ -136,6 +136,9 @@ class HeadStore:
         if head.basis not in self._projections:
             P = head.P.to(self._g.device)
             W_P = self._unembedding.float() @ (self._g[:, None] * P)
+            # u is a difference of averages of rows, so a constant row drops out of it; without the mean row the sum
+            # over the vocabulary rounds less.
+            W_P -= W_P.mean(dim=0)
             self._projections[head.basis] = (W_P, P / self._g[:, None])
         return bank.K[0].numel() * bank.K.element_size()
 
@@ -161,7 +164,7 @@ class HeadStore:
         return self._heads.get(adapter_id)
 
     def projection(self, basis: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """W_P = W_U diag(g) P [vocab, k] and diag(1/g) P [D, k]."""
+        """W_P = W_U diag(g) P [vocab, k], less its mean row, and diag(1/g) P [D, k]."""
         return self._projections[basis]
 
     def shared_bytes(self) -> int:

@@ -4,9 +4,13 @@ Loaded in the API process, the engine core and each worker, before the model is 
 nothing unless our launcher started the process, so that a bare vLLM in the same environment stays bare.
 """
 
+import multiprocessing
 import os
+import signal
 from hashlib import sha256
 from typing import Any
+
+from gateway.engine.parent import die_with_parent
 
 ENABLED = "OPENLEDGER_ENGINE"
 LOADER = "OPENLEDGER_LOADER"  # the loader's socket
@@ -22,6 +26,9 @@ def register() -> None:
     if _registered or not os.environ.get(ENABLED):
         return
     _registered = True
+    if multiprocessing.parent_process() is not None:
+        # vLLM's engine core and workers wait for ever when the API process is killed (0.32).
+        die_with_parent(signal.SIGKILL)
     _choose_lora_operations()
     _choose_scheduler()
     if attribution_enabled():

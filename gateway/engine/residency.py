@@ -157,6 +157,8 @@ class Residency:
                 entry.resident = True
                 entry.loads += 1
                 entry.last_load_ms = (time.perf_counter() - started) * 1000
+                while self.host_bytes > self._limit and await self._drop_idle():
+                    pass  # it takes more than its files: tables that its head does not share with others
         except OSError as error:
             raise AdapterLoadFailed(f"adapter {entry.digest}: {error}") from error
         finally:
@@ -166,10 +168,7 @@ class Residency:
         """Drops idle adapters until `needed` bytes fit; waits for leases to end when there is none to drop."""
         deadline = time.monotonic() + self._wait_seconds
         while self.host_bytes + needed > self._limit:
-            idle = next((e for e in self._entries.values() if e.resident and not e.leases and not e.pinned), None)
-            if idle is not None:
-                idle.resident = False
-                self._shared_bytes = await self._loader.drop(idle.adapter_id)
+            if await self._drop_idle():
                 continue
             self._released.clear()
             left = deadline - time.monotonic()
@@ -180,6 +179,15 @@ class Residency:
             except TimeoutError:
                 taken = f"{self.host_bytes} of {self._limit} bytes are in use"
                 raise AdapterMemoryFull(f"adapter {entry.digest} needs {needed} bytes; {taken}") from None
+
+    async def _drop_idle(self) -> bool:
+        """Frees the least recently used adapter that nobody needs; False when there is none."""
+        idle = next((e for e in self._entries.values() if e.resident and not e.leases and not e.pinned), None)
+        if idle is None:
+            return False
+        idle.resident = False
+        self._shared_bytes = await self._loader.drop(idle.adapter_id)
+        return True
 
 
 def _file_bytes(entry: Entry) -> int:
