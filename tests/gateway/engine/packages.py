@@ -27,7 +27,7 @@ def random_package(
         if "lora_B" in name:
             parameter.data.normal_(std=0.02)
     lora.peft_config["default"].base_model_name_or_path = json.loads((base / "base.json").read_text())["name"]
-    lora.save_pretrained(out)
+    lora.save_pretrained(str(out))
     for stray in (out / "README.md",):
         stray.unlink(missing_ok=True)
     if contributors:

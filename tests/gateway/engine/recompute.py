@@ -46,7 +46,9 @@ class Recomputer:
         ]
         causal = model.get_base_model()
         hooks.append(
-            causal.model.norm.register_forward_hook(lambda _m, _i, output: kept.__setitem__("norm", output[0].double()))
+            causal.get_submodule("model.norm").register_forward_hook(
+                lambda _m, _i, output: kept.__setitem__("norm", output[0].double())
+            )
         )
         try:
             logits = model(torch.tensor([prompt_ids + token_ids])).logits[0].double()
