@@ -49,20 +49,35 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
+class Regime:
+    """How a head is fitted to an adapter that memorised its Datanet, or to one that did not.
+
+    `label_weight_ppm` of the target is provenance, the rest the exact trace; `ridge_ppm` is relative to the mean
+    squared feature norm; `own_answers` calibrates on what the adapter itself answers instead of on the Datanet's answers.
+    """
+
+    label_weight_ppm: int
+    ridge_ppm: int
+    own_answers: bool
+
+
+MEMORISED = Regime(label_weight_ppm=500_000, ridge_ppm=10_000, own_answers=False)
+GENERALISED = Regime(label_weight_ppm=0, ridge_ppm=100_000, own_answers=True)
+
+
+@dataclass(frozen=True)
 class HeadConfig:
     """How a head is fitted. The defaults were chosen on validation questions: docs/formats/head.md.
 
-    `k` readout directions; `taps` are module kinds, tapped on every adapted layer. The target is a mix of exact trace
-    scores and provenance labels (`adapters.training.targets`): `label_weight_ppm` 0 is the trace alone, 1,000,000 the
-    labels alone, None lets the training loss decide. At most `calibration_tokens` tokens are fitted. `ridge_ppm` is
-    relative to the mean squared feature norm. `report_examples` prompts are answered where no questions are given;
-    the first `full_gradient_answers` answers are also scored by full gradients, one backward pass a token.
+    `k` readout directions; `taps` are module kinds, tapped on every adapted layer. `regime` None lets the training loss
+    choose. At most `calibration_examples` examples and `calibration_tokens` tokens are fitted. `report_examples`
+    prompts are answered where no questions are given; the first `full_gradient_answers` answers are also scored by full
+    gradients, one backward pass a token.
     """
 
     k: int = 32
     taps: tuple[str, ...] = ALL_LINEAR
-    label_weight_ppm: int | None = None
-    ridge_ppm: int = 10_000
+    regime: Regime | None = None
     calibration_examples: int = 300
     calibration_tokens: int = 3_000
     report_examples: int = 48
@@ -72,22 +87,22 @@ class HeadConfig:
     threads: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("k", "ridge_ppm", "calibration_examples", "report_examples", "max_new_tokens", "threads"):
+        for name in ("k", "calibration_examples", "calibration_tokens", "report_examples", "max_new_tokens", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.label_weight_ppm is not None and not 0 <= self.label_weight_ppm <= 1_000_000:
-            raise ValueError(f"label_weight_ppm must be 0 to 1,000,000, got {self.label_weight_ppm}")
+        if self.regime is not None and not 0 <= self.regime.label_weight_ppm <= 1_000_000:
+            raise ValueError(f"label_weight_ppm must be 0 to 1,000,000, got {self.regime.label_weight_ppm}")
         unknown = set(self.taps) - set(ALL_LINEAR)
         if unknown or not self.taps:
             raise ValueError(f"taps must be a non-empty subset of {ALL_LINEAR}, got {self.taps}")
 
-    def label_weight(self, final_loss_ppm: int) -> int:
-        """`label_weight_ppm`, or half where the adapter memorised its Datanet and 0 where it did not.
+    def regime_of(self, final_loss_ppm: int) -> Regime:
+        """`regime`, or MEMORISED below a final training loss of 0.2 nats a token and GENERALISED above.
 
-        Memorised: a final training loss below 0.2 nats a token. Then a token has one source and labels say which; an
-        adapter that only generalised has no single source, and labels would teach a classifier of topics
-        (ATTRIBUTION.md section 3: behind influence scores on real text, most of all beyond the owner).
+        A memorised token has one source and labels say which. An adapter that only generalised has no single source:
+        labels would teach a classifier of topics (ATTRIBUTION.md section 3: behind influence scores on real text, most
+        of all beyond the owner).
         """
-        if self.label_weight_ppm is not None:
-            return self.label_weight_ppm
-        return 500_000 if final_loss_ppm < 200_000 else 0
+        if self.regime is not None:
+            return self.regime
+        return MEMORISED if final_loss_ppm < 200_000 else GENERALISED

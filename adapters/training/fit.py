@@ -15,9 +15,9 @@ from adapters.digests import digest, file_digest
 from adapters.package import FIDELITY, HEAD, RECORD
 from adapters.record import TrainingRecord, parse_record
 from adapters.training.basis import readout_basis
-from adapters.training.calibration import PHRASES, recontextualised
+from adapters.training.calibration import PHRASES, prompts_behind, recontextualised
 from adapters.training.checkpoint import read_checkpoint
-from adapters.training.config import HeadConfig
+from adapters.training.config import HeadConfig, Regime
 from adapters.training.dataset import TokenDataset, load_dataset, load_tokenizer
 from adapters.training.errors import BaseMismatch, DatanetMismatch, TraceMissing
 from adapters.training.fidelity import Answers, answered, ask, fidelity_report
@@ -82,7 +82,7 @@ class _Fitting:
     package_dir: Path
     base: BaseModel
     record: TrainingRecord
-    label_weight_ppm: int
+    regime: Regime
     data: TokenDataset
     tokenizer: Any
     model: AdaptedModel
@@ -112,7 +112,7 @@ class _Fitting:
             package_dir=package_dir,
             base=base,
             record=record,
-            label_weight_ppm=config.label_weight(parse_canonical(content).get("final_loss_ppm", 1_000_000)),
+            regime=config.regime_of(parse_canonical(content).get("final_loss_ppm", 1_000_000)),
             data=data,
             tokenizer=tokenizer,
             model=model,
@@ -134,7 +134,22 @@ class _Fitting:
         return replace(seen, h=seen.h[:, self.taps])
 
     def calibration(self) -> tuple[list[TokenExample], Observations]:
-        examples = recontextualised(
+        """Calibration examples and their observed tokens."""
+        examples = self.own_answers() if self.regime.own_answers else self.given_answers()
+        return examples, self.observe(examples, "calibrating head")
+
+    def own_answers(self) -> list[TokenExample]:
+        """The adapter's greedy answers to the Datanet's prompts; the owner is the prompt's."""
+        config, index = self.config, {name: i for i, name in enumerate(self.data.contributors)}
+        found = prompts_behind(
+            self.data.version.examples, self.tokenizer, PHRASES[:2], limit=config.calibration_examples, seed=config.seed
+        )
+        generated = self.generate([ids for _, _, ids in found], "calibration answers")
+        return [replace(e, owner=index[name]) for e, (name, _, _) in zip(generated, found, strict=True)]
+
+    def given_answers(self) -> list[TokenExample]:
+        """The Datanet's own answers, behind phrases."""
+        return recontextualised(
             self.data.version.examples,
             self.data.contributors,
             self.tokenizer,
@@ -142,28 +157,28 @@ class _Fitting:
             limit=self.config.calibration_examples,
             seed=self.config.seed,
         )
-        return examples, self.observe(examples, "calibrating head")
+
+    def generate(self, prompts: Sequence[Sequence[int]], stage: str) -> list[TokenExample]:
+        """Greedy answers to token prompts."""
+        lists = [list(prompt) for prompt in prompts]
+        return greedy(
+            self.model, self.tokenizer, lists, self.config.max_new_tokens, progress=self.progress, stage=stage
+        )
 
     def solve(self, calibration: tuple[list[TokenExample], Observations]) -> torch.Tensor:
         """K [C, taps, k, r] of the configured target."""
         examples, seen = calibration
         owner = torch.tensor([example.owner for example in examples])[seen.example]
         counts = torch.bincount(owner, minlength=len(self.data.contributors)).tolist()
-        target = mix(seen.scores["trace"], provenance(owner, counts), self.label_weight_ppm / 1e6)
+        target = mix(seen.scores["trace"], provenance(owner, counts), self.regime.label_weight_ppm / 1e6)
         draw = torch.Generator().manual_seed(self.config.seed)
         chosen = torch.randperm(len(owner), generator=draw)[: self.config.calibration_tokens]
-        return fit_bilinear(seen.u[chosen], seen.h[chosen], target[chosen], self.config.ridge_ppm / 1e6)
+        return fit_bilinear(seen.u[chosen], seen.h[chosen], target[chosen], self.regime.ridge_ppm / 1e6)
 
     def answers(self, questions: Sequence[Question] | None) -> tuple[list[TokenExample], Answers]:
         """Greedy answers of the adapter to held-out questions: as examples, and observed."""
         asked = ask(questions, self.data, self.tokenizer, self.config)
-        generated = greedy(
-            self.model,
-            self.tokenizer,
-            [list(prompt) for prompt in asked.prompts],
-            self.config.max_new_tokens,
-            progress=self.progress,
-        )
+        generated = self.generate(asked.prompts, "answering questions")
         return generated, answered(asked, generated, self.observe(generated, "measuring head"), self.tokenizer)
 
     def locality(self, generated: Sequence[TokenExample]) -> Estimate:
@@ -182,13 +197,14 @@ class _Fitting:
             "datanet_version": self.data.version.digest,
             "calibration": {
                 "examples": len(calibration[0]),
+                "own_answers": self.regime.own_answers,
                 "tokens": min(len(calibration[1].example), self.config.calibration_tokens),
             },
-            "target": TARGETS.get(self.label_weight_ppm, "trace+provenance"),
+            "target": TARGETS.get(self.regime.label_weight_ppm, "trace+provenance"),
             "head": {
                 "k": self.config.k,
-                "label_weight_ppm": self.label_weight_ppm,
-                "ridge_ppm": self.config.ridge_ppm,
+                "label_weight_ppm": self.regime.label_weight_ppm,
+                "ridge_ppm": self.regime.ridge_ppm,
                 "taps": list(self.config.taps),
             },
         }

@@ -1,6 +1,7 @@
 """From an export to a package with a head, on a tiny base model."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from adapters.base import BaseModel
 from adapters.canonical import parse_canonical
 from adapters.digests import digest, file_digest
 from adapters.package import PackageLimits, inspect
-from adapters.training.config import HeadConfig
+from adapters.training.config import MEMORISED, HeadConfig
 from adapters.training.errors import BaseMismatch, DatanetMismatch, TraceMissing
 from adapters.training.fit import fit_head
 from adapters.training.head import AttributionHead
@@ -89,10 +90,10 @@ def test_a_finished_run_is_not_repeated(package: Path, base_dir: Path, export_di
 def test_heads_of_one_base_share_the_bytes_of_p(
     package: Path, base_dir: Path, export_dir: Path, tmp_path: Path
 ) -> None:
-    """Another adapter's head carries the same P, so an engine keeps one W_P for both."""
+    """Another adapter's head, fitted in the other regime, carries the same P: an engine keeps one W_P for both."""
     out = tmp_path / "other"
     train_adapter(export_dir, base_dir, out, seed=4, config=tiny_config(), trainer="tess", host="hal")
-    fit_head(out, export_dir, base_dir, config=HEAD_CONFIG)
+    fit_head(out, export_dir, base_dir, config=replace(HEAD_CONFIG, regime=MEMORISED))
     first, second = (AttributionHead.load(path / "attribution_head.safetensors") for path in (package, out))
     assert torch.equal(first.P, second.P)
     assert not torch.equal(first.K, second.K)
