@@ -1,5 +1,6 @@
 """openledger invoice|statement|receipt|verify|check|usage."""
 
+import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,7 +42,7 @@ def receipt(
     """The signed receipt of a request."""
     data = fetch_receipt(Api.from_environment(), request_id, wait)
     if out is None:
-        typer.echo(data)
+        typer.echo(data, nl=sys.stdout.isatty())  # redirected, it is the receipt to the byte
         return
     out.write_text(data)
     emit(as_json, {"receipt": str(out), "request_id": request_id}, f"{request_id} written to {out}")

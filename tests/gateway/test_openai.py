@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import openai
@@ -217,3 +218,14 @@ def test_receipts_are_private(stack: Stack) -> None:
     stack.receipt(answer.receipt_id)
     with stack.http(stack.account("nosy")) as http:
         assert http.get(f"/receipts/{answer.receipt_id}").status_code == 404
+
+
+def test_a_receipt_that_was_redirected_to_a_file_verifies(stack: Stack, tmp_path: Path) -> None:
+    """`openledger receipt ID > file` is the receipt to the byte; one changed byte is noticed."""
+    answer = stack.sdk().chat.completions.create(model=stack.model, messages=PARIS, max_tokens=4)
+    shown = stack.cli("receipt", answer.receipt_id)
+    file = tmp_path / "receipt.json"
+    file.write_text(shown.stdout)
+    assert (shown.returncode, stack.cli("verify", str(file)).returncode) == (0, 0)
+    file.write_text(shown.stdout.replace('"completion_tokens":4', '"completion_tokens":3'))
+    assert stack.cli("verify", str(file)).returncode == 1
