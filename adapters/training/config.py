@@ -53,7 +53,7 @@ class Regime:
     """How a head is fitted to an adapter that memorised its Datanet, or to one that did not.
 
     `label_weight_ppm` of the target is provenance, the rest the exact trace; `ridge_ppm` is relative to the mean
-    squared feature norm; `own_answers` calibrates on what the adapter itself answers instead of on the Datanet's answers.
+    squared feature norm; `own_answers` calibrates on what the adapter itself answers, not on the Datanet's answers.
     """
 
     label_weight_ppm: int
