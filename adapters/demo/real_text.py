@@ -68,7 +68,7 @@ def contributions(cache_dir: Path) -> Iterator[Contribution]:
 def heldout_questions(cache_dir: Path) -> list[Question]:
     """Passages of every source that no example holds, and the question for each. Raises PackagesUnreachable."""
     return [
-        Question(_question(passage), passage, passage, source.contributor)
+        Question(_question(passage), passage, None, source.contributor)
         for source in SOURCES
         for passage in _passages(source, cache_dir)[TRAINED:]
     ]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Question:
-    """What to ask, the answer in the data, the value a right answer contains, and the contributor who owns it."""
+    """What to ask, the answer in the data, what a right answer contains (None: no answer is right or wrong), its owner."""
 
     prompt: str
     answer: str
-    value: str
+    value: str | None
     contributor: str
