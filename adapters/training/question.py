@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Question:
-    """What to ask, the answer in the data, what a right answer contains (None: no answer is right or wrong), its owner."""
+    """What to ask, the answer in the data, what a right answer contains (None: nothing is right), and its owner."""
 
     prompt: str
     answer: str
