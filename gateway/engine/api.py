@@ -149,7 +149,6 @@ async def abort(request_id: str, request: Request) -> JSONResponse:
     generation = request.app.state.meter.find(request_id)
     if generation is None:
         return JSONResponse({"error": {"message": f"unknown request {request_id}"}}, 404)
-    generation.abort_requested = True
     await request.app.state.engine_client.abort(list(generation.vllm_ids))
     return JSONResponse({"aborted": request_id})
 

@@ -57,7 +57,6 @@ class Generation:
     unscored_tokens: int = 0
     choices: dict[int, Choice] = field(default_factory=dict)
     vllm_ids: set[str] = field(default_factory=set)
-    abort_requested: bool = False
     closed: bool = False
 
     @property
