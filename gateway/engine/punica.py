@@ -1,7 +1,8 @@
 """vLLM's LoRA operations for linear layers on CPU: a pair of matrix products per adapter, no weight gather per token.
 
 vLLM's own CPU path copies A and B once per token (`bgmv`): on 2 cores, 32 requests of the 135M model decode at 225
-tokens/s without an adapter and at 116 with one; this one reaches 206 with attribution on. vLLM's also indexes rows
+tokens/s without an adapter and at 116 with one; this one reaches 206 with attribution on (one development run on busy
+cores, to be repeated by `make bench-serving`). vLLM's also indexes rows
 without an adapter with -1, the last slot, so that base-model requests get that slot's adapter when all slots are full.
 Grouping rows by adapter avoids both, and skips the layers an adapter leaves alone.
 """
