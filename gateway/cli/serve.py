@@ -85,6 +85,7 @@ def download(settings: Settings, hub_id: str) -> Path:
 def run(plan: Plan, with_demo: bool, as_json: bool) -> None:
     """Starts everything, announces it, tends it until a signal (raised as Stopped), stops everything."""
     settings = plan.settings
+    (settings.data / "demo.env").unlink(missing_ok=True)  # whoever waits for it waits for this start
     supervisor = Supervisor(plan, lambda line: errors.print(line, markup=False))
     try:
         with errors.status("starting engine, gateway and settler") as status:
