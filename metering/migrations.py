@@ -94,4 +94,12 @@ MIGRATIONS: list[list[str]] = [
             reason TEXT NOT NULL){strict}""",
         "CREATE INDEX billing_states_subject ON billing_states (subject)",
     ],
+    [
+        # signature lines by witnesses of a checkpoint (docs/formats/checkpoint.md)
+        """CREATE TABLE log_cosignatures (
+            size {integer} NOT NULL, witness TEXT NOT NULL, line TEXT NOT NULL, PRIMARY KEY (size, witness)){strict}""",
+        # the entries that people read: everything but usage
+        "CREATE INDEX log_leaves_public ON log_leaves (leaf_index) WHERE kind <> 'usage'",
+        "CREATE INDEX documents_kind ON documents (kind)",
+    ],
 ]
