@@ -69,6 +69,13 @@ class Answers:
                 (answer.status, answer.media_type, answer.body, answer.request_id),
             )
 
+    def is_stored(self, request_id: str) -> bool:
+        """True when a retry of this request's key gets its answer."""
+        return (
+            self._database.row("SELECT 1 FROM answers WHERE request_id = ? AND status IS NOT NULL", request_id)
+            is not None
+        )
+
     def release(self, request_id: str) -> None:
         """Gives back the key of a request that was refused or lost without an answer: a retry runs anew."""
         with self._database.transaction() as execute:

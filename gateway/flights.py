@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import orjson
@@ -51,6 +51,13 @@ class Ticket:
     started_us: int
     purpose: str = "serve"
     idempotency_key_digest: str | None = None
+
+    def cut_off(self) -> "Ticket":
+        """The ticket by which an answer is metered that did not reach its end.
+
+        With an Idempotency-Key the client runs it anew and pays for that: what was generated until now is lost.
+        """
+        return self if self.idempotency_key_digest is None else replace(self, purpose="lost")
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,16 @@
 import asyncio
 import logging
 import time
+from dataclasses import replace
 
 from gateway.errors import EngineUnavailable, GatewayError
-from gateway.flights import Flight
+from gateway.flights import Flight, Ticket
 from gateway.meter import Meter
 from gateway.metrics import RECOVERED
 from gateway.services import Services
 from gateway.settling import Settling
 from metering.errors import JournalError
+from metering.event import decode_event, encode_event
 
 log = logging.getLogger(__name__)
 WAITING = "waiting"
@@ -39,12 +41,12 @@ class Recovery:
         with services.flights.recovering() as alone:
             if not alone:
                 return 0
-            await services.call(services.answers.expire)
             for flight in await services.call(services.flights.orphans):
                 outcome = await self._settle(flight)
                 RECOVERED.labels(outcome).inc()
                 settled += outcome != WAITING
                 log.warning("request %s of a dead worker: %s", flight.ticket.request_id, outcome)
+            await services.call(services.answers.expire)  # last: an answer says that its request is not lost
         return settled
 
     async def _settle(self, flight: Flight) -> str:
@@ -52,11 +54,12 @@ class Recovery:
         services, ticket = self._services, flight.ticket
         try:
             if flight.record is not None:
-                await services.journal.append_async(flight.record)
+                record = await services.call(self._sealed, ticket, flight.record)
+                await services.journal.append_async(record)
                 await services.call(services.answers.release, ticket.request_id)
                 await self._settling.release(ticket, 0)
                 return "sealed"
-            meter = Meter()
+            ticket, meter = ticket.cut_off(), Meter()
             accounted = await self._account(flight, meter)
             if meter.completion_tokens:
                 closing = await self._settling.seal(ticket, meter)
@@ -69,6 +72,19 @@ class Recovery:
         except (GatewayError, JournalError) as error:
             log.warning("request %s: %s", ticket.request_id, error)
         return WAITING
+
+    def _sealed(self, ticket: Ticket, record: bytes) -> bytes:
+        """The record to append: as sealed, but of an answer that a client with a key can still get, and cannot.
+
+        The relay keeps such an answer before it appends its record, so a record without answer is in no journal yet.
+        """
+        event = decode_event(record)
+        purpose = ticket.cut_off().purpose
+        if event.purpose == purpose or self._services.answers.is_stored(ticket.request_id):
+            return record
+        record = encode_event(replace(event, purpose=purpose))
+        self._services.flights.seal(ticket.request_id, record)
+        return record
 
     async def _account(self, flight: Flight, meter: Meter) -> bool:
         """Fills the meter; False when it cannot be known yet whether the request generated anything."""

@@ -11,6 +11,7 @@ from gateway.admission import Admitted
 from gateway.answers import StoredAnswer
 from gateway.closing import Closing
 from gateway.errors import EngineUnavailable, GatewayError
+from gateway.flights import Ticket
 from gateway.meter import Meter
 from gateway.services import Services
 from gateway.settling import Settling
@@ -137,7 +138,7 @@ class Relay:
             channel.put_nowait(last)
         except (GatewayError, EngineLost) as error:
             ended = meter.final and not answer.refusal  # then it is the journal that stopped, and recovery's turn
-            shown = _as_answer(error) if ended else await self._give_up(admitted, meter, error)
+            shown = _as_answer(error, ticket) if ended else await self._give_up(admitted, meter, error)
             if not accepted.done():
                 raise shown from error
             channel.put_nowait(sse.write(shown.body()))
@@ -172,7 +173,7 @@ class Relay:
             await self._settling.broken(admitted.ticket, meter)
         except GatewayError as worse:
             return worse
-        return _as_answer(error)
+        return _as_answer(error, admitted.ticket)
 
     async def _keep(self, admitted: Admitted, media_type: str, body: bytes) -> None:
         ticket = admitted.ticket
@@ -181,10 +182,11 @@ class Relay:
             await self._services.call(self._services.answers.store, answer)
 
 
-def _as_answer(error: GatewayError | EngineLost) -> GatewayError:
+def _as_answer(error: GatewayError | EngineLost, ticket: Ticket) -> GatewayError:
     if isinstance(error, GatewayError):
         return error
-    return EngineUnavailable("The engine stopped while it answered; tokens it had generated are billed.")
+    billed = "tokens it had generated are billed" if ticket.cut_off() is ticket else "nothing is billed, try again"
+    return EngineUnavailable(f"The engine stopped while it answered; {billed}.")
 
 
 def _whole_body(admitted: Admitted, meter: Meter, body: dict[str, Any], closing: Closing) -> dict[str, Any]:

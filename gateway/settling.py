@@ -44,6 +44,7 @@ class Settling:
 
     async def broken(self, ticket: Ticket, meter: Meter) -> Closing | None:
         """Settles a request whose stream broke off, at what the engine counted; None when it generated nothing."""
+        ticket = ticket.cut_off()
         await self._services.engine.abort(ticket.request_id)
         await self.complete(ticket, meter)
         if meter.completion_tokens == 0:

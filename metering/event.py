@@ -15,7 +15,7 @@ from metering.event_wire import WIRE_DECODER, WIRE_ENCODER, WireData
 EVENT_TYPE = "org.openledger.usage.v1"
 EVENT_SOURCE = "/openledger/gateway"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-PURPOSES = ("serve", "canary")
+PURPOSES = ("serve", "canary", "lost")  # only what serves is charged
 TOKENS_MAX = 2**31 - 1
 SCORE_MAX = 2**47  # 140 million nats; 65,536 such events in one window still add up within 64 bits
 REQUEST_ID = re.compile(r"req_[0-9a-f]{32}\Z")
@@ -30,7 +30,8 @@ class UsageEvent:
 
     `id` is the request id (and the id of its hold and its receipt). `scores` are signed micro-nats per contributor,
     summed over the tokens of all choices; empty for the base model and for adapters without head. Token counts are the
-    engine's. A `canary` is metered but rated at zero and credited to nobody.
+    engine's. A `canary`, and an answer `lost` before its client could get it, are metered but rated at zero and credited
+    to nobody.
     """
 
     id: str
@@ -79,7 +80,7 @@ class UsageEvent:
             _matches("scores", contributor, NAME)
             _integer("scores", score, -SCORE_MAX, SCORE_MAX)
         if self.purpose not in PURPOSES:
-            raise EventInvalid(f"purpose: {self.purpose!r} is neither serve nor canary")
+            raise EventInvalid(f"purpose: {self.purpose!r} is none of {', '.join(PURPOSES)}")
 
 
 def encode_event(event: UsageEvent) -> bytes:

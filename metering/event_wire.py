@@ -32,7 +32,7 @@ class WireData(Struct, frozen=True, forbid_unknown_fields=True):
     model: Text
     price_book: Digest
     prompt_tokens: Tokens
-    purpose: Literal["serve", "canary"]
+    purpose: Literal["serve", "canary", "lost"]
     scores: dict[Name, Score]
     tenant: Name
     terms: Digest

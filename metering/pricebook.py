@@ -115,7 +115,7 @@ def decode_price_book(data: bytes) -> PriceBook:
 
 
 def rate(event: UsageEvent, book: PriceBook) -> Rating:
-    """One line per token kind, in the order of KINDS; a canary costs nothing. RatingError for another book's event."""
+    """One line per token kind, in the order of KINDS; only what serves costs. RatingError for another book's event."""
     if event.price_book != book.digest:
         raise RatingError(f"event {event.id} names another price book: {event.price_book}")
     return rate_tokens(

@@ -139,7 +139,7 @@ class Batch:
             book, event.adapter, event.prompt_tokens, event.cached_tokens, event.completion_tokens, event.purpose
         )
         total_nanos = rating.total_nanos
-        base_only = event.purpose == "canary" or not terms.declared
+        base_only = event.purpose != "serve" or not terms.declared
         transfers = [*self._charge(event, total_nanos), *self._count(event, base_only)]
         self.totals.add(event, total_nanos, base_only=base_only)
         self._add_lines(event, rating)
@@ -239,7 +239,7 @@ def receipt_body(
     terms: Terms,
 ) -> bytes:
     """Canonical bytes of a receipt's body, whose digest is the usage leaf (docs/formats/receipt.md)."""
-    provisional = {} if event.purpose == "canary" else shares_ppm(event.scores, terms.declared, terms.fidelity_ppm)
+    provisional = {} if event.purpose != "serve" else shares_ppm(event.scores, terms.declared, terms.fidelity_ppm)
     rest = {
         "rating": {
             "currency": book.currency,

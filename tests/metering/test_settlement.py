@@ -76,9 +76,10 @@ def test_scores_are_netted_over_the_window_before_they_are_cut_at_zero(market, s
     assert market.ledger.account_balance("contributor:bob", "USD").credits == pytest.approx(pot * 0.7 * 0.3, abs=1)
 
 
-def test_canary_is_metered_but_free_and_base_only(market, settler):
-    """A canary debits nobody, moves no scores, and its tokens are base-only."""
-    market.serve(1, purpose="canary")
+@pytest.mark.parametrize("purpose", ["canary", "lost"])
+def test_what_does_not_serve_is_metered_but_free_and_base_only(market, settler, purpose):
+    """A canary or a lost answer debits nobody, moves no scores, and its tokens are base-only."""
+    market.serve(1, purpose=purpose)
     settler.drain()
     settler.close_window()
     assert market.ledger.balance("acme").debits == 0

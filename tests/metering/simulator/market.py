@@ -45,7 +45,7 @@ TERMS_DIGESTS = tuple(DOCUMENTS)
 
 
 def random_event(dice: random.Random, number: int, time_unix_us: int, tenant: str) -> UsageEvent:
-    """What one request used: any terms, signed scores, sometimes a canary or a book nobody has yet."""
+    """What one request used: any terms, signed scores, sometimes a canary, a lost answer or a book nobody has yet."""
     choice = dice.randrange(len(TERMS))
     terms = TERMS[choice]
     prompt = dice.randrange(40)
@@ -68,7 +68,7 @@ def random_event(dice: random.Random, number: int, time_unix_us: int, tenant: st
         adapter=terms.adapter,
         head=terms.head,
         scores={name: dice.randrange(-(10**6), 2 * 10**6) for name in names},
-        purpose="canary" if dice.random() < 0.08 else "serve",
+        purpose=dice.choices(("serve", "canary", "lost"), (92, 5, 3))[0],
     )
 
 

@@ -10,7 +10,7 @@ from fractions import Fraction
 def amount_of(event: dict, book: dict) -> int:
     """Nanos of one event (parsed JSON) by a price book (parsed JSON)."""
     data = event["data"]
-    if data["purpose"] == "canary":
+    if data["purpose"] != "serve":
         return 0
     prices = book["base"] if data["adapter"] is None else book["adapters"].get(data["adapter"], book["default"])
     computed = data["prompt_tokens"] - data["cached_tokens"]
