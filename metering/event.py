@@ -30,7 +30,7 @@ class UsageEvent:
 
     `id` is the request id (and the id of its hold and its receipt). `scores` are signed micro-nats per contributor,
     summed over the tokens of all choices; empty for the base model and for adapters without head. Token counts are the
-    engine's. A `canary`, and an answer `lost` before its client could get it, are metered but rated at zero and credited
+    engine's. A `canary`, and an answer `lost` before its client could get it, are metered, rated at zero and credited
     to nobody.
     """
 
