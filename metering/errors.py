@@ -17,11 +17,19 @@ MeteringError
 │   ├── LedgerUnavailable   the database cannot be reached, is full or busy; nothing was changed (HTTP 503)
 │   └── SchemaUnknown       the database was written by a newer release
 ├── SettlerRunning          another settler holds this ledger
+├── ForwarderRunning        another forwarder publishes this journal
+├── EventsError
+│   ├── EventsUnavailable   the bus cannot be reached or refuses; nothing is lost, the journal has it
+│   └── EventsMisconfigured the bus has a stream of that name that could lose events
 ├── LogError
 │   ├── NoteInvalid         a signed note or key that does not parse or verify
 │   ├── ProofInvalid        an inclusion or consistency proof that does not verify
 │   ├── NotIncluded         the entry is not (yet) covered by a checkpoint
-│   └── TileUnknown         no such tile in the published tree
+│   ├── TileUnknown         no such tile in the published tree
+│   ├── LogKeyRetired       the signer was rotated out; read the log's key again
+│   ├── LogInvalid          a copy of the log that does not verify; carries the failing `step`
+│   ├── PolicyInvalid       a witness policy that does not parse
+│   └── WitnessRefused      carries the HTTP `status` of C2SP tlog-witness
 ├── ReceiptInvalid          carries the failing `step`
 ├── StatementInvalid        carries the failing `step`
 ├── UsageUnknown            no settled usage event of that id (not settled yet, or never metered)
@@ -103,6 +111,22 @@ class SettlerRunning(MeteringError):
     pass
 
 
+class ForwarderRunning(MeteringError):
+    pass
+
+
+class EventsError(MeteringError):
+    pass
+
+
+class EventsUnavailable(EventsError):
+    pass
+
+
+class EventsMisconfigured(EventsError):
+    pass
+
+
 class LogError(MeteringError):
     pass
 
@@ -121,6 +145,32 @@ class NotIncluded(LogError):
 
 class TileUnknown(LogError):
     pass
+
+
+class LogKeyRetired(LogError):
+    pass
+
+
+class LogInvalid(LogError):
+    """A copy of the log that does not verify; `step` names the check that failed (docs/formats/checkpoint.md)."""
+
+    def __init__(self, step: str, detail: str) -> None:
+        super().__init__(f"{step}: {detail}")
+        self.step = step
+        self.detail = detail
+
+
+class PolicyInvalid(LogError):
+    pass
+
+
+class WitnessRefused(LogError):
+    """A checkpoint that a witness does not cosign; `body` goes into the answer."""
+
+    def __init__(self, status: int, detail: str, body: str = "") -> None:
+        super().__init__(f"{status}: {detail}")
+        self.status = status
+        self.body = body or detail + "\n"
 
 
 class ReceiptInvalid(MeteringError):

@@ -36,6 +36,14 @@ class Connection(Protocol):
         """Set text and integer columns of many rows, each given as its new values and then its key."""
         ...
 
+    def take_turn(self) -> None:
+        """Wait until this is the only transaction that took its turn. Taken first, so that what is read is settled.
+
+        Settlement is one sequence, whoever does it: log leaves, windows and the time of settlement have one order.
+        Nothing that another settler may change is kept between turns. Whoever stalls in its turn loses it.
+        """
+        ...
+
 
 class Store(Protocol):
     """A database: transactions over connections, one connection per thread."""

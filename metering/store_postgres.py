@@ -26,6 +26,7 @@ UNAVAILABLE = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.
 
 
 LOCK_SECONDS = 2
+STALLED_SECONDS = 10  # a settler that says nothing for so long inside its turn (stopped, cut off) is thrown out of it
 BEGIN_ASYNCHRONOUS = "BEGIN; SET LOCAL synchronous_commit TO off"
 
 
@@ -125,6 +126,12 @@ class PostgresConnection:
                 f" WHERE {table}.{key} = new.{key}"
             )
             self._raw.execute(statement.encode(), [list(column) for column in zip(*rows, strict=True)])
+
+    def take_turn(self) -> None:
+        self._raw.execute(
+            "SELECT pg_advisory_xact_lock(%s), set_config('idle_in_transaction_session_timeout', %s, true)",
+            (_lock_number("turn"), f"{STALLED_SECONDS}s"),
+        )
 
 
 class _IntegerLoader(Loader):

@@ -120,6 +120,9 @@ class SqliteConnection:
         changes = ", ".join(f"{name} = ?" for name in columns.split(", "))
         self.executemany(f"UPDATE {table} SET {changes} WHERE {key} = ?", rows)
 
+    def take_turn(self) -> None:
+        """BEGIN IMMEDIATE took it."""
+
     def rollback(self) -> None:
         if self._raw.in_transaction:
             self._raw.execute("ROLLBACK")

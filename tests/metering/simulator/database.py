@@ -76,6 +76,9 @@ class DyingConnection:
         self._count()
         self._inner.update(table, columns, key, rows)
 
+    def take_turn(self) -> None:
+        self._inner.take_turn()
+
     def _count(self) -> None:
         if not self._left:
             raise Crash
