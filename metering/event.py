@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from msgspec.structs import astuple
+
 from metering.canonical import canonical_bytes, digest, is_digest, parse_canonical
 from metering.errors import CanonicalError, EventInvalid
-from metering.event_wire import WIRE_DECODER, WIRE_ENCODER, WireData
+from metering.event_wire import FINISH_REASON, NAME, REQUEST_ID, WIRE_DECODER, WIRE_ENCODER, WireData, is_sound
 
 EVENT_TYPE = "org.openledger.usage.v1"
 EVENT_SOURCE = "/openledger/gateway"
@@ -18,9 +20,6 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 PURPOSES = ("serve", "canary", "lost")  # only what serves is charged
 TOKENS_MAX = 2**31 - 1
 SCORE_MAX = 2**47  # 140 million nats; 65,536 such events in one window still add up within 64 bits
-REQUEST_ID = re.compile(r"req_[0-9a-f]{32}\Z")
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}\Z")
-FINISH_REASON = re.compile(r"[a-z][a-z_]{0,31}\Z")
 ENVELOPE = {"data", "datacontenttype", "id", "source", "specversion", "subject", "time", "type"}
 
 
@@ -102,7 +101,7 @@ def encode_event(event: UsageEvent) -> bytes:
 def decode_event(data: bytes) -> UsageEvent:
     """The event whose encoding is exactly `data`; EventInvalid (naming the field) for anything else.
 
-    Sound events go through a typed decoder (9 us against 70 us); whatever it refuses is read again to name its fault.
+    Sound events go through a typed decoder (4 us against 70 us); whatever it refuses is read again to name its fault.
     """
     event = decode_sound_event(data)
     if event is not None:
@@ -170,7 +169,7 @@ def decode_sound_event(data: bytes) -> UsageEvent | None:
     """The event of exactly canonical, valid bytes; None for any other."""
     try:
         wire = WIRE_DECODER.decode(data)
-        if wire.subject != wire.data.tenant or not _fits(wire.data) or WIRE_ENCODER.encode(wire) != data:
+        if not is_sound(wire) or WIRE_ENCODER.encode(wire) != data:
             return None
         elapsed = datetime.fromisoformat(wire.time) - EPOCH
     except ValueError:  # msgspec's errors are ValueErrors, too
@@ -182,27 +181,15 @@ def decode_sound_event(data: bytes) -> UsageEvent | None:
 
 
 DATA_FIELDS = tuple(name for name in UsageEvent.__dataclass_fields__ if name not in ("id", "time_unix_us"))
-
-
-def _fits(data: WireData) -> bool:
-    """The rules between fields."""
-    return (
-        data.model.isprintable()
-        and data.endpoint.isprintable()
-        and data.cached_tokens <= data.prompt_tokens
-        and (data.head is None or data.adapter is not None)
-        and (not data.scores or data.head is not None)
-    )
+# the slots' own setters: what a frozen dataclass leaves to those who checked the fields already
+PUT = tuple(getattr(UsageEvent, name).__set__ for name in ("id", "time_unix_us", *WireData.__struct_fields__))
 
 
 def _unchecked_event(request_id: str, time_unix_us: int, data: WireData) -> UsageEvent:
     """An event of fields that are known to be valid."""
     event = object.__new__(UsageEvent)
-    put = object.__setattr__
-    put(event, "id", request_id)
-    put(event, "time_unix_us", time_unix_us)
-    for name in DATA_FIELDS:
-        put(event, name, getattr(data, name))
+    for put, value in zip(PUT, (request_id, time_unix_us, *astuple(data)), strict=True):
+        put(event, value)
     return event
 
 

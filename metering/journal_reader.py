@@ -6,8 +6,8 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from metering.errors import JournalCorrupt
 from metering.segment import (
@@ -27,8 +27,7 @@ READ_BYTES = 4 * 1024 * 1024
 STALE_SECONDS = 60.0  # a half-made segment this old has no maker any more
 
 
-@dataclass(frozen=True, slots=True)
-class JournalRecord:
+class JournalRecord(NamedTuple):
     """One record and the cursor that stands after it."""
 
     segment: str

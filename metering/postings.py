@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from metering.canonical import INT_MAX
 from metering.store import Connection
@@ -28,8 +30,7 @@ class Account:
         return self.credits - self.debits - self.held
 
 
-@dataclass(frozen=True, slots=True)
-class Transfer:
+class Transfer(NamedTuple):
     """`amount` units from account `debit` to account `credit` (names); `code` says why, `id` makes it happen once."""
 
     id: str
@@ -42,8 +43,9 @@ class Transfer:
     terms: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(NamedTuple):
+    """A row of `holds`: `amount_nanos` of the tenant's account set aside until it ends or `expires_us`."""
+
     id: str
     tenant: str
     account: int
@@ -61,7 +63,7 @@ class Postings:
         self._accounts: dict[tuple[str, str], Account] = {}
         self._by_id: dict[int, Account] = {}
         self._loaded: dict[str, Hold | None] = {}
-        self._deltas: dict[int, list[int]] = {}
+        self._deltas: defaultdict[int, list[int]] = defaultdict(_no_change)
         self._transfers: list[tuple[object, ...]] = []
         self._holds: list[tuple[object, ...]] = []
 
@@ -101,12 +103,13 @@ class Postings:
         return max(account.credits, account.debits) + amount <= INT_MAX
 
     def post(self, transfer: Transfer, debit: Account, credit: Account) -> None:
-        debit.debits += transfer.amount
-        credit.credits += transfer.amount
-        self._delta(debit)[1] += transfer.amount
-        self._delta(credit)[0] += transfer.amount
-        row = (transfer.id, debit.id, credit.id, transfer.amount, transfer.code, self._time_us)
-        self._transfers.append((*row, transfer.window, transfer.terms))
+        name, _, _, _, amount, code, window, terms = transfer
+        debit.debits += amount
+        credit.credits += amount
+        deltas = self._deltas
+        deltas[debit.id][1] += amount
+        deltas[credit.id][0] += amount
+        self._transfers.append((name, debit.id, credit.id, amount, code, self._time_us, window, terms))
 
     def place(self, hold: Hold, account: Account) -> None:
         """Set `amount_nanos` of `account` aside."""
@@ -121,7 +124,7 @@ class Postings:
         self._held(hold.account, -hold.amount_nanos)
         self._holds.append((state, posted, hold.id))
         if hold.id in self._loaded:
-            self._loaded[hold.id] = replace(hold, state=state)
+            self._loaded[hold.id] = hold._replace(state=state)
 
     def load_holds(self, hold_ids: Sequence[str]) -> None:
         """Read many holds at once, for `find_hold`."""
@@ -155,13 +158,16 @@ class Postings:
             "UPDATE accounts SET credits = credits + ?, debits = debits + ?, held = held + ? WHERE id = ?",
             [(*delta, identifier) for identifier, delta in sorted(self._deltas.items())],
         )
-        self._holds, self._transfers, self._deltas = [], [], {}
+        self._holds, self._transfers = [], []
+        self._deltas.clear()
 
     def _held(self, account_id: int, amount: int) -> None:
         account = self._by_id.get(account_id)
         if account is not None:
             account.held += amount
-        self._deltas.setdefault(account_id, [0, 0, 0])[2] += amount
+        self._deltas[account_id][2] += amount
 
-    def _delta(self, account: Account) -> list[int]:
-        return self._deltas.setdefault(account.id, [0, 0, 0])
+
+def _no_change() -> list[int]:
+    """Of credits, debits and held."""
+    return [0, 0, 0]

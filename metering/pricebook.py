@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from metering.canonical import canonical_bytes, digest, is_digest, parse_canonical
 from metering.errors import CanonicalError, PriceBookInvalid, RatingError
@@ -62,8 +62,7 @@ class PriceBook:
         return digest(self.encode())
 
 
-@dataclass(frozen=True, slots=True)
-class RatingLine:
+class RatingLine(NamedTuple):
     """quantity tokens of `kind` at `unit_nanos` each: amount_nanos = quantity * unit_nanos."""
 
     kind: str

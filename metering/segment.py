@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import struct
-from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 MAGIC = b"OLJRNL1\n"
 HEADER_BYTES = 64
 FRAME = struct.Struct("<IIQ8s")  # length, kind, durable offset, check
 FRAME_BYTES = FRAME.size
+CHECKED = struct.Struct("<IIQQ")  # length, kind, durable offset, offset: hashed before the payload
 RECORD, SEAL = 1, 2
 ALIGN = 8
 SUFFIX = ".seg"
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """One frame: kind, payload, the offset after it, and how far the segment was known durable when it was written."""
 
     kind: int
@@ -98,9 +97,9 @@ class DiskSegment:
 
 def encode_header(name: str, size: int) -> bytes:
     """64 bytes: magic, segment size, SHA-256 of the segment's name (16 bytes), zeros, check of all before (8 bytes)."""
-    body = MAGIC + struct.pack("<Q", size) + hashlib.sha256(name.encode()).digest()[:16]
+    body = MAGIC + struct.pack("<Q", size) + sha256(name.encode()).digest()[:16]
     body = body.ljust(HEADER_BYTES - 8, b"\0")
-    return body + hashlib.sha256(body).digest()[:8]
+    return body + sha256(body).digest()[:8]
 
 
 def encode_frame(kind: int, payload: bytes, offset: int, durable_offset: int) -> bytes:
@@ -138,8 +137,7 @@ def announced_bytes(data: bytes) -> int:
 
 
 def _check(kind: int, payload: bytes, offset: int, durable_offset: int) -> bytes:
-    head = struct.pack("<IIQQ", len(payload), kind, durable_offset, offset)
-    return hashlib.sha256(head + payload).digest()[:8]
+    return sha256(CHECKED.pack(len(payload), kind, durable_offset, offset) + payload).digest()[:8]
 
 
 def _write_all(descriptor: int, data: bytes, offset: int) -> None:

@@ -7,20 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
 from metering.canonical import digest
 from metering.catalog import Catalog
-from metering.errors import EventInvalid, RatingError
-from metering.event import UsageEvent, decode_event, rfc3339
+from metering.errors import RatingError
+from metering.event import UsageEvent, rfc3339
 from metering.ledger import MICROTOKEN, MICROTOKENS_PER_TOKEN, receivable, wallet
 from metering.log import LogTree, sign_checkpoint
 from metering.note import NoteSigner
 from metering.postings import LOAD_IDS, Postings, Transfer
-from metering.pricebook import PriceBook, Rating, rate_tokens
-from metering.shares import shares_ppm
+from metering.pricebook import Rating, rate_tokens
+from metering.reading import Reading
+from metering.reading import read_record as read_record
+from metering.receipt_body import receipt_body
 from metering.store import Connection
-from metering.terms import Terms
 from metering.windows import BASE_ONLY, GENERATED, WindowTotals, clearing, open_window
 
 
@@ -43,23 +42,6 @@ class SettledBatch:
 
     def __bool__(self) -> bool:
         return self != SettledBatch()
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """A journal record as read: its event, or the fault that makes it none."""
-
-    record: bytes
-    digest: str
-    event: UsageEvent | None
-    fault: str = ""
-
-
-def read_record(record: bytes) -> Reading:
-    try:
-        return Reading(record, digest(record), decode_event(record))
-    except EventInvalid as error:
-        return Reading(record, digest(record), None, str(error))
 
 
 @dataclass(slots=True)
@@ -98,7 +80,7 @@ class Batch:
         """Settle one of the loaded records, count it as a duplicate, or put it into quarantine."""
         event = reading.event
         if event is None:
-            self._quarantine(reading, f"event_invalid: {reading.fault}")
+            self.put_aside(reading, f"event_invalid: {reading.fault}")
             return
         try:
             if self._known(event, reading.digest):
@@ -106,7 +88,7 @@ class Batch:
             else:
                 self._settle(event, reading)
         except RatingError as error:
-            self._quarantine(reading, str(error))
+            self.put_aside(reading, str(error))
 
     def finish(self, signer: NoteSigner, inbox_limit: int) -> SettledBatch:
         """Write all rows, sequence the leaves and the inbox, sign a checkpoint."""
@@ -143,7 +125,7 @@ class Batch:
         transfers = [*self._charge(event, total_nanos), *self._count(event, base_only)]
         self.totals.add(event, total_nanos, base_only=base_only)
         self._add_lines(event, rating)
-        body = receipt_body(reading.record, book, rating, self.window, self.time, transfers, event, terms)
+        body = receipt_body(reading.record, event, terms, book, rating, transfers, self.window, self.time)
         self.settled[event.id] = reading.digest
         self.bodies[event.id] = (
             event.id, reading.digest, self.window, event.tenant, event.terms, event.completion_tokens,
@@ -218,7 +200,8 @@ class Batch:
             [(*key, *totals) for key, totals in sorted(self.lines.items())],
         )
 
-    def _quarantine(self, reading: Reading, reason: str) -> None:
+    def put_aside(self, reading: Reading, reason: str) -> None:
+        """Into quarantine, under a named reason: kept, reported by `check`, retried."""
         self.quarantined += 1
         event_id = reading.event.id if reading.event else None
         self.connection.execute(
@@ -226,44 +209,3 @@ class Batch:
             " ON CONFLICT (record_digest) DO UPDATE SET reason = excluded.reason",
             (reading.digest, reason, event_id, reading.record, self.time_us),
         )
-
-
-def receipt_body(
-    record: bytes,
-    book: PriceBook,
-    rating: Rating,
-    window: int,
-    time: str,
-    transfers: list[Transfer],
-    event: UsageEvent,
-    terms: Terms,
-) -> bytes:
-    """Canonical bytes of a receipt's body, whose digest is the usage leaf (docs/formats/receipt.md)."""
-    provisional = {} if event.purpose != "serve" else shares_ppm(event.scores, terms.declared, terms.fidelity_ppm)
-    rest = {
-        "rating": {
-            "currency": book.currency,
-            "lines": [
-                {
-                    "amount_nanos": line.amount_nanos,
-                    "kind": line.kind,
-                    "quantity": line.quantity,
-                    "unit_nanos": line.unit_nanos,
-                }
-                for line in rating.lines
-            ],
-            "total_nanos": rating.total_nanos,
-        },
-        "settlement": {
-            "time": time,
-            "transfers": [
-                {"amount": t.amount, "code": t.code, "credit": t.credit, "debit": t.debit, "id": t.id, "unit": t.unit}
-                for t in transfers
-            ],
-            "window": window,
-        },
-        "shares": {"fidelity_ppm": terms.fidelity_ppm, "method": terms.method, "provisional_ppm": provisional},
-    }
-    # Canonical without a second look: whole numbers within 64 bits, and names that are ASCII. The record is canonical,
-    # and "event" sorts first.
-    return b'{"event":' + record + b"," + orjson.dumps(rest, option=orjson.OPT_SORT_KEYS)[1:]

@@ -53,7 +53,9 @@ class WindowTotals:
         totals.amount_nanos += amount_nanos
         if not base_only:
             totals.microtokens += event.completion_tokens * MICROTOKENS_PER_TOKEN
-            totals.scores.update(event.scores)
+            scores = totals.scores
+            for name, score in event.scores.items():
+                scores[name] += score
 
     def flush(self, connection: Connection, window: int) -> None:
         connection.executemany(
@@ -83,6 +85,13 @@ def find_open_window(connection: Connection) -> tuple[int, int] | None:
     """Number and opening time of the open window, if there is one."""
     rows = connection.execute("SELECT id, opened_us FROM windows WHERE closed_us IS NULL")
     return rows[0] if rows else None
+
+
+def last_settled_us(connection: Connection) -> int:
+    """The latest time at which anything was settled: of the newest checkpoint, or of the newest window; 0 before."""
+    signed = connection.execute("SELECT max(time_us) FROM log_checkpoints")[0][0] or 0
+    rows = connection.execute("SELECT opened_us, closed_us FROM windows ORDER BY id DESC LIMIT 1")
+    return max(signed, *(time or 0 for time in rows[0])) if rows else signed
 
 
 def open_window(connection: Connection, time_us: int) -> int:

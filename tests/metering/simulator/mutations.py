@@ -54,26 +54,26 @@ MUTATIONS = (
         "if earlier != event_digest:", "if False:",
     ),
     Mutation(
-        "cursor before commit", "settler", "Settler.step",
+        "cursor before commit", "settler", "Settler._settle",
         "with self._ledger.store.write() as connection:",
-        "self._cursors.update(cursors)\n    with self._ledger.store.write() as connection:",
+        "self.source.acknowledge(records)\n    with self._ledger.store.write() as connection:",
     ),
     Mutation(
-        "cursor in a transaction before its events", "settler", "Settler.step",
+        "cursor in a transaction before its events", "settler", "Settler._settle",
         "with self._ledger.store.write() as connection:",
         "with self._ledger.store.write() as connection:\n"
-        "        connection.executemany('INSERT INTO journal_cursors (segment, next_offset) VALUES (?, ?)'\n"
-        "            ' ON CONFLICT (segment) DO UPDATE SET next_offset = excluded.next_offset', cursors.items())\n"
+        "        self.source.store_position(connection, records)\n"
         "    with self._ledger.store.write() as connection:",
     ),
     Mutation(
-        "receipts before commit", "settler", "Settler.step",
-        "done = batch.finish(self._signer, self._config.batch_size)",
+        "receipts before commit", "settler", "Settler._batch",
+        "return batch.finish(self._signer, self._config.batch_size)",
         "late, batch.postings.flush = batch.postings.flush, lambda: None\n"
-        "        done = batch.finish(self._signer, self._config.batch_size)\n"
-        "    with self._ledger.store.write() as connection:\n"
-        "        batch.postings._connection = connection\n"
-        "        late()",
+        "    done = batch.finish(self._signer, self._config.batch_size)\n"
+        "    connection.execute('COMMIT')\n"
+        "    connection.execute('BEGIN IMMEDIATE')\n"
+        "    late()\n"
+        "    return done",
     ),
     Mutation("drop fsync", "journal", "JournalWriter._commit_some", "self._segment.sync()", "pass"),
     Mutation(
@@ -92,7 +92,7 @@ MUTATIONS = (
     ),
     Mutation(
         "double post", "postings", "Postings.post",
-        "self._delta(credit)[0] += transfer.amount", "self._delta(credit)[0] += 2 * transfer.amount",
+        "deltas[credit.id][0] += amount", "deltas[credit.id][0] += 2 * amount",
     ),
     Mutation(
         "keep a settled hold", "postings", "Postings.release",
@@ -129,7 +129,7 @@ MUTATIONS = (
         "checkpoint of an older tree", "log", "sign_checkpoint",
         "tree.root(tree.size)", "tree.root(max(1, tree.size - 1))",
     ),
-    Mutation("time runs backwards", "settler", "Settler._time_us", "max(self._last_us, now_us())", "now_us()"),
+    Mutation("time runs backwards", "settler", "Settler._take_turn", "max(self._last_us, now_us())", "now_us()"),
     Mutation(
         "quarantine is never retried", "settler", "Settler.tick", "if self._retry_due:", "if False:",
     ),
