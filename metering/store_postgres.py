@@ -22,7 +22,12 @@ POSTGRES_TYPES = {
     "{strict}": "",
 }
 # a unique violation is a race between two first uses of one id: the loser asks again and is told EXISTS
-UNAVAILABLE = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.UniqueViolation)
+UNAVAILABLE = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.UniqueViolation,
+    psycopg.errors.IdleInTransactionSessionTimeout,  # see STALLED_SECONDS
+)
 
 
 LOCK_SECONDS = 2
