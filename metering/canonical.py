@@ -7,6 +7,7 @@ number formatting never matters; strings keep the code points they came with (no
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from json.encoder import encode_basestring
 from typing import Any
@@ -46,6 +47,17 @@ def parse_canonical(data: bytes) -> Any:
     return value
 
 
+def parse_strict(data: bytes) -> Any:
+    """The value of JSON in any layout (RFC 8259), if it has a canonical form; CanonicalError for a repeated key too."""
+    try:
+        value = orjson.loads(data)
+        if canonical_bytes(value) != data:  # which bounds the depth that `json` recurses into
+            json.loads(data, object_pairs_hook=_members)
+    except ValueError as error:
+        raise CanonicalError(f"not JSON: {error}") from error
+    return value
+
+
 def digest(data: bytes) -> str:
     """`sha256:` + 64 hex digits of the SHA-256 of `data`."""
     return "sha256:" + hashlib.sha256(data).hexdigest()
@@ -53,6 +65,14 @@ def digest(data: bytes) -> str:
 
 def is_digest(value: object) -> bool:
     return isinstance(value, str) and DIGEST.match(value) is not None
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """orjson keeps the last of repeated keys in silence."""
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise CanonicalError("a key is repeated")
+    return members
 
 
 def _check(value: Any, depth: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from metering import merkle
-from metering.errors import NotIncluded
+from metering.errors import LogKeyRetired, NotIncluded
 from metering.ledger import Ledger
 from metering.note import Checkpoint, NoteSigner, encode_base64, parse_checkpoint, split_note
 from metering.store import Connection
@@ -77,8 +77,17 @@ class LogTree:
             self._push(level + 1, key[1], _fold_tile(self._tiles[key]))
 
 
-def sign_checkpoint(connection: Connection, tree: LogTree, signer: NoteSigner, time_us: int) -> Checkpoint:
-    """Sign the head of the tree and store it in the same transaction as its leaves."""
+def sign_checkpoint(
+    connection: Connection, tree: LogTree, signer: NoteSigner, time_us: int, replaces: NoteSigner | None = None
+) -> Checkpoint:
+    """Sign the head of the tree and store it in the same transaction as its leaves.
+
+    LogKeyRetired when the head before was signed by another key than `signer` or the one it `replaces`: this one was
+    read before the key was rotated.
+    """
+    last = connection.execute("SELECT note FROM log_checkpoints ORDER BY size DESC LIMIT 1")
+    if last and not (replaces or signer).signed(last[0][0]):
+        raise LogKeyRetired(f"{signer.public_key} does not sign the log any more")
     checkpoint = Checkpoint(signer.name, tree.size, tree.root(tree.size))
     connection.execute(
         "INSERT INTO log_checkpoints (size, note, time_us) VALUES (?, ?, ?) ON CONFLICT (size) DO NOTHING",
@@ -132,9 +141,9 @@ def inclusion_proof_text(ledger: Ledger, digest: str) -> str:
         return proof_text(connection, index)
 
 
-def proof_text(connection: Connection, index: int) -> str:
-    """C2SP tlog-proof of leaf `index` under the newest checkpoint."""
-    note = read_checkpoint(connection)
+def proof_text(connection: Connection, index: int, note: str | None = None) -> str:
+    """C2SP tlog-proof of leaf `index` under a checkpoint of the log, the newest by default."""
+    note = note or read_checkpoint(connection)
     size = parse_checkpoint(split_note(note)[0]).size
     path = merkle.inclusion_proof(LogTree(connection), index, size)
     lines = ["c2sp.org/tlog-proof@v1", f"index {index}", *map(encode_base64, path)]

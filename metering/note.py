@@ -1,4 +1,8 @@
-"""C2SP signed notes with Ed25519, their keys, and log checkpoints (c2sp.org/signed-note, c2sp.org/tlog-checkpoint)."""
+"""C2SP signed notes with Ed25519, their keys, and log checkpoints (c2sp.org/signed-note, c2sp.org/tlog-checkpoint).
+
+A list of a log's keys is a line for each, the one in use first; a retired one says until which tree size it signed, and
+signs the one above it (docs/formats/checkpoint.md).
+"""
 
 from __future__ import annotations
 
@@ -16,9 +20,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from metering.errors import NoteInvalid
 
 ED25519 = b"\x01"
+COSIGNATURE = b"\x04"
 KEY_NAME = re.compile(r"[^\s+]+\Z")
 SIGNATURE_LINE = re.compile(r"— ([^\s+]+) ([A-Za-z0-9+/=]+)\Z")
 SIZE = re.compile(r"(0|[1-9][0-9]{0,18})\Z")
+RETIRED = re.compile(r"(\S+) until (0|[1-9][0-9]{0,18}) (\S+)\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,88 +49,163 @@ class NoteSigner:
         self.name = name
         self._seed = seed
         self._key = Ed25519PrivateKey.from_private_bytes(seed)
-        self._id = key_id(name, self._key.public_key().public_bytes_raw())
+        self._id = key_id(name, self.public_bytes)
+
+    @property
+    def public_bytes(self) -> bytes:
+        """The 32 bytes of the public key."""
+        return self._key.public_key().public_bytes_raw()
 
     @property
     def public_key(self) -> str:
         """`name+hex(key id)+base64(0x01 || public key)`: the form that verifiers are given."""
-        encoded = encode_base64(ED25519 + self._key.public_key().public_bytes_raw())
-        return f"{self.name}+{self._id.hex()}+{encoded}"
+        return f"{self.name}+{self._id.hex()}+{encode_base64(ED25519 + self.public_bytes)}"
 
     def sign(self, text: str) -> str:
         """The signed note of `text` (which ends in a newline)."""
         return f"{text}\n— {self.name} {encode_base64(self._id + self._key.sign(text.encode()))}\n"
 
-    @classmethod
-    def load_or_create(cls, path: Path, public_path: Path, name: str) -> NoteSigner:
-        """The key stored at `path` (mode 600), made on first use; `public_path` gets its public form.
+    def sign_bytes(self, data: bytes) -> bytes:
+        """The bare Ed25519 signature."""
+        return self._key.sign(data)
 
-        NoteInvalid when the stored key has another name: an origin never changes.
-        """
-        if not path.exists():
-            signer = cls(name, os.urandom(32))
-            text = f"PRIVATE+KEY+{name}+{signer._id.hex()}+{encode_base64(ED25519 + signer._seed)}\n"
-            _write_new(path, text)
+    def signed(self, note: str) -> bool:
+        """True when a signature line of the note bears this key's name and id (it is not verified)."""
+        return any(name == self.name and raw[:4] == self._id for name, raw in split_note(note)[1])
+
+    @classmethod
+    def create(cls, path: Path, name: str) -> NoteSigner:
+        """A new key, stored at `path` (mode 600)."""
+        signer = cls(name, os.urandom(32))
+        _write_new(path, f"PRIVATE+KEY+{name}+{signer._id.hex()}+{encode_base64(ED25519 + signer._seed)}\n")
+        return signer
+
+    @classmethod
+    def load(cls, path: Path, name: str) -> NoteSigner:
+        """The key stored at `path`; NoteInvalid when it is none, or has another name: an origin never changes."""
         fields = path.read_text().rstrip("\n").split("+", 4)
         if len(fields) != 5 or fields[:2] != ["PRIVATE", "KEY"]:
             raise NoteInvalid(f"{path}: not a signed-note private key")
         signer = cls(fields[2], decode_base64(fields[4])[1:])
         if signer.name != name:
             raise NoteInvalid(f"{path}: key of log {signer.name}, not of {name}")
+        return signer
+
+    @classmethod
+    def load_or_create(cls, path: Path, public_path: Path, name: str) -> NoteSigner:
+        """The key stored at `path`, made on first use; `public_path` gets its public form where there is none."""
+        signer = cls.load(path, name) if path.exists() else cls.create(path, name)
         if not public_path.exists():
             public_path.write_text(signer.public_key + "\n")
         return signer
+
+
+@dataclass(frozen=True, slots=True)
+class LogKey:
+    """A trusted key: it signs trees of more than `above` leaves, and of at most `until` when it is retired."""
+
+    name: str
+    key: Ed25519PublicKey
+    above: int = -1
+    until: int | None = None
+
+    def signs(self, size: int) -> bool:
+        return self.above < size and (self.until is None or size <= self.until)
 
 
 class NoteVerifier:
     """A set of trusted Ed25519 public keys."""
 
     def __init__(self, public_keys: str) -> None:
-        """`public_keys`: one `name+id+key` a line, the text of log.pub (after a rotation, old keys too)."""
-        self._keys: dict[tuple[str, bytes], Ed25519PublicKey] = {}
-        for line in public_keys.split():
-            name, _, rest = line.partition("+")
-            identifier, _, encoded = rest.partition("+")
-            raw = decode_base64(encoded)
-            if len(raw) != 33 or raw[:1] != ED25519 or key_id(name, raw[1:]).hex() != identifier:
-                raise NoteInvalid(f"public key {line!r} is not name+id+key of an Ed25519 key")
-            self._keys[name, key_id(name, raw[1:])] = Ed25519PublicKey.from_public_bytes(raw[1:])
+        """`public_keys`: the text of log.pub. NoteInvalid when a key is malformed or did not sign its successor."""
+        self._keys: dict[tuple[str, bytes], LogKey] = {}
+        newer = ""
+        for line in filter(None, (line.strip() for line in public_keys.split("\n"))):
+            retired = RETIRED.match(line)
+            vkey = retired[1] if retired else line
+            name, identifier, key = parse_vkey(vkey)
+            self._keys[name, identifier] = LogKey(name, key, until=int(retired[2]) if retired else None)
+            if retired:
+                self._hand_over(vkey, int(retired[2]), decode_base64(retired[3]), newer)
+            newer = vkey
         if not self._keys:
             raise NoteInvalid("no public key")
+
+    def _hand_over(self, vkey: str, until: int, signature: bytes, newer: str) -> None:
+        """Check that a retired key signed the one above it in the list, which begins where it ends."""
+        if not newer:
+            raise NoteInvalid("the newest key is retired")
+        try:
+            parse_vkey(vkey)[2].verify(signature, handover_text(vkey, until, newer))
+        except InvalidSignature as error:
+            raise NoteInvalid(f"key {vkey} did not sign its successor") from error
+        name, identifier, key = parse_vkey(newer)
+        last = self._keys[name, identifier].until
+        if last is not None and last < until:
+            raise NoteInvalid(f"key {newer} was retired before the one that it follows")
+        self._keys[name, identifier] = LogKey(name, key, until, last)
+
+    def knows(self, origin: str) -> bool:
+        """True when one of the keys has this name."""
+        return any(name == origin for name, _ in self._keys)
 
     def open(self, note: str, *, strict: bool = False) -> str:
         """The text of a note that at least one trusted key signed and no trusted key failed; NoteInvalid otherwise.
 
         Unknown keys are ignored as C2SP asks, unless `strict`: then every signature line must be by a trusted key.
         """
+        return self._open(note, strict)[0]
+
+    def open_checkpoint(self, note: str, *, strict: bool = False) -> Checkpoint:
+        """The checkpoint of a good note by a trusted key of its origin that signs trees of its size."""
+        text, signers = self._open(note, strict)
+        checkpoint = parse_checkpoint(text)
+        keys = [key for key in signers if key.name == checkpoint.origin]
+        if not keys:
+            raise NoteInvalid(f"origin {checkpoint.origin!r} is not the name of a trusted key")
+        if not any(key.signs(checkpoint.size) for key in keys):
+            until = keys[0].until
+            bounds = f"more than {keys[0].above} leaves" + (f" and at most {until}" if until is not None else "")
+            raise NoteInvalid(f"signed by a key for trees of {bounds}, not of {checkpoint.size}")
+        return checkpoint
+
+    def _open(self, note: str, strict: bool) -> tuple[str, list[LogKey]]:
         text, signatures = split_note(note)
-        verified = 0
+        signers = []
         for name, raw in signatures:
-            key = self._keys.get((name, raw[:4]))
-            if key is None:
+            trusted = self._keys.get((name, raw[:4]))
+            if trusted is None:
                 if strict:
                     raise NoteInvalid(f"signature by unknown key {name}+{raw[:4].hex()}")
                 continue
             try:
-                key.verify(raw[4:], text.encode())
+                trusted.key.verify(raw[4:], text.encode())
             except InvalidSignature as error:
                 raise NoteInvalid(f"bad signature by {name}") from error
-            verified += 1
-        if not verified:
+            signers.append(trusted)
+        if not signers:
             raise NoteInvalid("no signature by a trusted key")
-        return text
-
-    def open_checkpoint(self, note: str, *, strict: bool = False) -> Checkpoint:
-        """The checkpoint of a good note whose origin is the name of a trusted key."""
-        checkpoint = parse_checkpoint(self.open(note, strict=strict))
-        if checkpoint.origin not in {name for name, _ in self._keys}:
-            raise NoteInvalid(f"origin {checkpoint.origin!r} is not the name of a trusted key")
-        return checkpoint
+        return text, signers
 
 
-def key_id(name: str, public_key: bytes) -> bytes:
-    """SHA-256(name || 0x0A || 0x01 || public key)[:4]."""
-    return hashlib.sha256(name.encode() + b"\n" + ED25519 + public_key).digest()[:4]
+def handover_text(vkey: str, until: int, newer: str) -> bytes:
+    """What a key signs when it is retired at a tree size, for the key that follows it."""
+    return f"org.openledger.log-key.v1\n{vkey}\n{until}\n{newer}\n".encode()
+
+
+def parse_vkey(text: str, algorithm: bytes = ED25519) -> tuple[str, bytes, Ed25519PublicKey]:
+    """Name, key id and key of `name+hex(key id)+base64(algorithm || key)`; NoteInvalid for anything else."""
+    name, _, rest = text.partition("+")
+    identifier, _, encoded = rest.partition("+")
+    raw = decode_base64(encoded)
+    if len(raw) != 33 or raw[:1] != algorithm or key_id(name, raw[1:], algorithm).hex() != identifier:
+        raise NoteInvalid(f"public key {text!r} is not name+id+key of an Ed25519 key of type {algorithm.hex()}")
+    return name, bytes.fromhex(identifier), Ed25519PublicKey.from_public_bytes(raw[1:])
+
+
+def key_id(name: str, public_key: bytes, algorithm: bytes = ED25519) -> bytes:
+    """SHA-256(name || 0x0A || algorithm || public key)[:4]."""
+    return hashlib.sha256(name.encode() + b"\n" + algorithm + public_key).digest()[:4]
 
 
 def split_note(note: str) -> tuple[str, list[tuple[str, bytes]]]:

@@ -7,13 +7,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from metering import merkle
-from metering.canonical import canonical_bytes, digest, parse_canonical
-from metering.errors import CanonicalError, EventInvalid, NoteInvalid, ProofInvalid, ReceiptInvalid, UsageUnknown
+from metering.canonical import canonical_bytes, digest, parse_strict
+from metering.cosignature import read_witnessed
+from metering.errors import (
+    CanonicalError,
+    EventInvalid,
+    NoteInvalid,
+    NotIncluded,
+    ProofInvalid,
+    ReceiptInvalid,
+    UsageUnknown,
+)
 from metering.event import event_from_json
 from metering.ledger import MICROTOKEN, MICROTOKENS_PER_TOKEN, Ledger
 from metering.log import leaf_bytes, proof_text
 from metering.note import NoteVerifier, decode_base64
 from metering.shares import PPM
+from metering.witness_policy import WitnessPolicy
 
 RECEIPT_TYPE = "org.openledger.receipt.v1"
 PROOF_HEADER = "c2sp.org/tlog-proof@v1"
@@ -28,21 +38,34 @@ BODY_MEMBERS = {
 
 @dataclass(frozen=True, slots=True)
 class VerifiedReceipt:
-    """What a good receipt says: its parsed body, leaf index and the size of the signed tree."""
+    """What a good receipt says: its parsed body, its leaf and that leaf's index, the signed tree's size and root.
+
+    `witnesses`: the names in the policy of those who cosigned that tree.
+    """
 
     body: dict[str, Any]
+    leaf: bytes
     leaf_index: int
     tree_size: int
+    root: bytes
+    witnesses: tuple[str, ...] = ()
 
 
-def build_receipt(ledger: Ledger, request_id: str) -> bytes:
-    """The receipt file of a settled request; UsageUnknown when it is not settled (yet)."""
+def build_receipt(ledger: Ledger, request_id: str, *, witnessed: bool = False) -> bytes:
+    """The receipt file of a settled request; UsageUnknown when it is not settled (yet).
+
+    Under the newest checkpoint; `witnessed`: under the newest that has cosignatures, with them, and NotIncluded while
+    none of those covers the request.
+    """
     with ledger.store.read() as connection:
         rows = connection.execute("SELECT body, leaf_index FROM usage WHERE id = ?", (request_id,))
         if not rows:
             raise UsageUnknown(f"no settled usage {request_id}")
         body, leaf_index = bytes(rows[0][0]), rows[0][1]
-        proof = proof_text(connection, leaf_index)
+        note = read_witnessed(connection, leaf_index) if witnessed else None
+        if witnessed and note is None:
+            raise NotIncluded(f"no checkpoint with cosignatures covers {request_id} yet")
+        proof = proof_text(connection, leaf_index, note)
     rest = canonical_bytes({"proof": proof, "type": RECEIPT_TYPE})
     return b'{"body":' + body + b"," + rest[1:]  # the body is canonical, and "body" sorts first
 
@@ -56,20 +79,28 @@ def receipt_tenant(ledger: Ledger, request_id: str) -> str:
     return rows[0][0]
 
 
-def verify_receipt(data: bytes, public_key: str) -> VerifiedReceipt:
+def verify_receipt(data: bytes, public_key: str, policy: WitnessPolicy | None = None) -> VerifiedReceipt:
     """Check a receipt offline against the log's public key (the text of log.pub); ReceiptInvalid names the bad step.
 
-    The steps, in order: `canonical`, `format`, `proof`, `checkpoint`, `inclusion`, `event`, `rating`, `settlement`,
-    `shares`. Any changed byte fails one of the first five.
+    The steps, in order: `canonical`, `format`, `proof`, `witnesses` (only with a policy), `checkpoint`, `inclusion`,
+    `event`, `rating`, `settlement`, `shares`. Any changed value fails one of them; layout of the JSON is nobody's
+    concern. NoteInvalid for a key that is none.
     """
+    verifier = NoteVerifier(public_key)
+    witnesses: tuple[str, ...] = ()
     try:
-        receipt = parse_canonical(data)
+        receipt = parse_strict(data)
     except CanonicalError as error:
         raise ReceiptInvalid("canonical", str(error)) from error
     body = _check_format(receipt)
     index, path, note = _parse_proof(receipt["proof"])
+    if policy is not None:
+        try:
+            witnesses, note = policy.check(note)
+        except NoteInvalid as error:
+            raise ReceiptInvalid("witnesses", str(error)) from error
     try:
-        checkpoint = NoteVerifier(public_key).open_checkpoint(note, strict=True)
+        checkpoint = verifier.open_checkpoint(note, strict=True)
     except NoteInvalid as error:
         raise ReceiptInvalid("checkpoint", str(error)) from error
     leaf = merkle.leaf_hash(leaf_bytes("usage", digest(canonical_bytes(body))))
@@ -78,7 +109,7 @@ def verify_receipt(data: bytes, public_key: str) -> VerifiedReceipt:
     except ProofInvalid as error:
         raise ReceiptInvalid("inclusion", str(error)) from error
     _check_body(body)
-    return VerifiedReceipt(body, index, checkpoint.size)
+    return VerifiedReceipt(body, leaf, index, checkpoint.size, checkpoint.root, witnesses)
 
 
 def _check_format(receipt: Any) -> dict[str, Any]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import struct
 
+from metering.cosignature import with_cosignatures
 from metering.errors import TileUnknown
 from metering.ledger import Ledger
-from metering.log import HASH_BYTES, TILE_WIDTH, LogTree, latest_checkpoint, leaf_bytes
+from metering.log import HASH_BYTES, TILE_WIDTH, LogTree, leaf_bytes, read_checkpoint
+from metering.note import parse_checkpoint, split_note
 
 PATH = re.compile(
     r"tile/(?P<level>entries|0|[1-9]|[1-5][0-9]|6[0-3])/(?P<index>(x[0-9]{3}/)*[0-9]{3})"
@@ -19,7 +21,7 @@ BINARY, TEXT = "application/octet-stream", "text/plain; charset=utf-8"
 def tile(ledger: Ledger, path: str) -> tuple[bytes, str]:
     """Body and content type of `checkpoint`, `tile/<L>/<N>[.p/<W>]` or `tile/entries/<N>[.p/<W>]`, else TileUnknown."""
     if path == "checkpoint":
-        return latest_checkpoint(ledger).encode(), TEXT
+        return published_checkpoint(ledger).encode(), TEXT
     match = PATH.match(path)
     if not match:
         raise TileUnknown(f"not a tile path: {path!r}")
@@ -42,6 +44,13 @@ def tile_index_path(index: int) -> str:
     while index := index // 1000:
         groups.append(f"x{index % 1000:03d}")
     return "/".join(reversed(groups))
+
+
+def published_checkpoint(ledger: Ledger) -> str:
+    """The newest checkpoint, with the cosignatures that it has by now; NotIncluded while the log is empty."""
+    with ledger.store.read() as connection:
+        note = read_checkpoint(connection)
+        return with_cosignatures(connection, parse_checkpoint(split_note(note)[0]).size, note)
 
 
 def _entries(ledger: Ledger, index: int, width: int) -> bytes:

@@ -13,8 +13,9 @@ from gateway.cli.api import Api, data_directory, operator_key
 from gateway.cli.asking import Asked, ask
 from gateway.cli.failures import FINDING, USAGE, Failure
 from gateway.cli.heat import HeatMap
-from gateway.cli.money import fetch_receipt, verify_data
+from gateway.cli.money import fetch_receipt
 from gateway.cli.output import Json, emit, money, table
+from gateway.cli.verify import verify_data
 
 SETTLING_SECONDS = 20.0
 

@@ -6,9 +6,10 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from gateway.cli import account, adapter, billing, chain, datanet, demo, money, serve
+from gateway.cli import account, adapter, billing, chain, datanet, demo, log, money, serve
 from gateway.cli.failures import BUG, USAGE, Failure
 from gateway.cli.output import errors
+from gateway.cli.verify import verify
 
 DEBUG = "OPENLEDGER_DEBUG"
 
@@ -26,7 +27,8 @@ app.add_typer(chain.anchor, name="anchor")
 app.add_typer(chain.claim, name="claim")
 app.add_typer(billing.dispute, name="dispute")
 app.add_typer(billing.billing, name="billing")
-for command in (money.invoice, money.statement, money.receipt, money.verify, money.check, money.usage):
+app.add_typer(log.log, name="log")
+for command in (money.invoice, money.statement, money.receipt, verify, money.check, money.usage):
     app.command(command.__name__)(command)
 
 

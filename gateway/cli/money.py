@@ -1,14 +1,14 @@
-"""openledger invoice|statement|receipt|verify|check|usage."""
+"""openledger invoice|statement|receipt|check|usage."""
 
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from gateway.cli.api import Api, data_directory
-from gateway.cli.failures import FINDING, REFUSED, USAGE, Failure
+from gateway.cli.api import Api
+from gateway.cli.failures import FINDING, REFUSED, Failure
 from gateway.cli.output import Json, emit, facts, money
 
 Account = Annotated[str | None, typer.Option("--account", help="another account (operator)")]
@@ -37,10 +37,11 @@ def receipt(
     request_id: Annotated[str, typer.Argument(help="receipt_id of an answer")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="write it to a file")] = None,
     wait: Annotated[float, typer.Option(help="seconds to wait until it is settled and logged")] = 15.0,
+    witnessed: Annotated[bool, typer.Option("--witnessed", help="under a checkpoint with cosignatures")] = False,
     as_json: Json = False,
 ) -> None:
     """The signed receipt of a request."""
-    data = fetch_receipt(Api.from_environment(), request_id, wait)
+    data = fetch_receipt(Api.from_environment(), request_id, wait, witnessed)
     if out is None:
         typer.echo(data, nl=sys.stdout.isatty())  # redirected, it is the receipt to the byte
         return
@@ -48,51 +49,16 @@ def receipt(
     emit(as_json, {"receipt": str(out), "request_id": request_id}, f"{request_id} written to {out}")
 
 
-def fetch_receipt(api: Api, request_id: str, wait_seconds: float) -> str:
+def fetch_receipt(api: Api, request_id: str, wait_seconds: float, witnessed: bool = False) -> str:
     """The receipt as the server gives it, once the settler has logged it."""
     deadline = time.monotonic() + wait_seconds
     while True:
         try:
-            return api.text(f"/receipts/{request_id}")
+            return api.text(f"/receipts/{request_id}", **({"witnessed": True} if witnessed else {}))
         except Failure as failure:
             if failure.status != REFUSED or "404" not in str(failure) or time.monotonic() > deadline:
                 raise
             time.sleep(0.2)
-
-
-def verify(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="a receipt")],
-    log_key: Annotated[
-        Path | None, typer.Option("--log-key", help="the log's public key; $DATA/log.pub by default")
-    ] = None,
-    as_json: Json = False,
-) -> int:
-    """Verify a receipt offline. Exit code 1 when it does not hold."""
-    key = log_key or data_directory() / "log.pub"
-    try:
-        public_key = key.read_text()
-    except OSError as error:
-        raise Failure(USAGE, f"cannot read the log's public key {key}: {error.strerror}") from None
-    result = verify_data(file.read_bytes(), public_key)
-    if result["verified"]:
-        emit(as_json, result, f"{file} holds: leaf {result['leaf_index']} of a signed tree of {result['tree_size']}")
-        return 0
-    emit(as_json, result, f"{file} does NOT hold: {result['step']}: {result['detail']}")
-    return FINDING
-
-
-def verify_data(data: bytes, public_key: str) -> dict[str, Any]:
-    """The outcome of offline verification, as a document."""
-    from metering.errors import NoteInvalid, ReceiptInvalid
-    from metering.receipt import verify_receipt
-
-    try:
-        verified = verify_receipt(data, public_key)
-    except ReceiptInvalid as error:
-        return {"verified": False, "step": error.step, "detail": error.detail}
-    except NoteInvalid as error:
-        return {"verified": False, "step": "log_key", "detail": str(error)}
-    return {"verified": True, "leaf_index": verified.leaf_index, "tree_size": verified.tree_size, "body": verified.body}
 
 
 def check(as_json: Json = False) -> int:

@@ -53,15 +53,19 @@ async def statements(
 
 
 @router.get("/receipts/{request_id}")
-async def receipt(request_id: str, services: Held, caller: Anyone) -> Response:
-    """The receipt of one's own request. Another tenant's is not found, whether it exists or not."""
-    return Response(await services.call(_receipt, services, caller, request_id), media_type="application/json")
+async def receipt(request_id: str, services: Held, caller: Anyone, witnessed: bool = False) -> Response:
+    """The receipt of one's own request. Another tenant's is not found, whether it exists or not.
+
+    witnessed=true: under the newest checkpoint that witnesses cosigned, with their cosignatures.
+    """
+    body = await services.call(_receipt, services, caller, request_id, witnessed)
+    return Response(body, media_type="application/json")
 
 
-def _receipt(services: Services, caller: Caller, request_id: str) -> bytes:
+def _receipt(services: Services, caller: Caller, request_id: str, witnessed: bool) -> bytes:
     if not caller.is_admin and receipt_tenant(services.ledger, request_id) != caller.account:
         raise UsageUnknown(f"no settled usage {request_id}")
-    return build_receipt(services.ledger, request_id)
+    return build_receipt(services.ledger, request_id, witnessed=witnessed)
 
 
 def this_month() -> str:

@@ -44,11 +44,42 @@ def test_every_changed_byte_is_found(receipt):
 
 
 def test_added_or_dropped_bytes_are_found(receipt):
-    """Nothing can be cut off or appended, not even white space."""
+    """Nothing of it can be cut off, and nothing but white space be added."""
     data, key = receipt
-    for changed in (data[:-1], data + b"\n", b" " + data, data.replace(b",", b", ", 1), b"", b"null", b"[]"):
+    for changed in (data[:-1], data + b"}", data + data, b"\xef\xbb\xbf" + data, b"", b"null", b"[]"):
         with pytest.raises(ReceiptInvalid):
             verify_receipt(changed, key)
+
+
+def test_the_layout_of_the_file_is_nobodys_concern(receipt):
+    """What a tool reformatted, reordered or escaped has the same values, and verifies."""
+    data, key = receipt
+    value = json.loads(data)
+    backwards = {name: value[name] for name in reversed(value)}
+    for text in (json.dumps(value, indent=2), json.dumps(backwards, ensure_ascii=True), f" {data.decode()}\n"):
+        assert verify_receipt(text.encode(), key) == verify_receipt(data, key)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"total_nanos":2161', b'"total_nanos":2161,"total_nanos":2161'),
+        (b'"total_nanos":2161', b'"total_nanos":1,"total_nanos":2161'),
+        (b'"total_nanos":2161', b'"total_nanos":2161.0'),
+        (b'"total_nanos":2161', b'"total_nanos":2161e0'),
+        (b'"total_nanos":2161', b'"total_nanos":18446744073709551617'),
+        (b'"total_nanos":2161', b'"total_nanos":NaN'),
+        (b'"USD"', b'"\\ud800"'),
+        (b'{"body"', b"[" * 5000 + b'{"body"'),
+    ],
+)
+def test_what_has_no_canonical_form_is_refused(receipt, old, new):
+    """A repeated key, a float, a number beyond 64 bits, broken text: the step is `canonical`."""
+    data, key = receipt
+    assert old in data
+    with pytest.raises(ReceiptInvalid) as failed:
+        verify_receipt(data.replace(old, new, 1), key)
+    assert failed.value.step == "canonical"
 
 
 def forge(data: bytes, change) -> bytes:
