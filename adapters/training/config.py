@@ -14,7 +14,8 @@ class TrainingConfig:
     The defaults memorise the invented facts (mean loss 0.007 nats in 223 steps; a rate of 3,000 ppm stayed at 0.25).
     `layers` counts adapted layers from the top; layers below them are run once and their output cached.
     `stop_loss_ppm` ends the run after an epoch whose mean loss (nats a token) is below it. Rates are integers in parts
-    per million because they enter the canonical training record.
+    per million because they enter the canonical training record. `dtype` is that of the frozen base model; LoRA and
+    optimizer are fp32 and wider.
     """
 
     r: int = 8
@@ -34,8 +35,11 @@ class TrainingConfig:
     stop_loss_ppm: int = 20_000
     checkpoint_every_s: int = 20
     threads: int = 2
+    dtype: str = "float32"
 
     def __post_init__(self) -> None:
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"dtype must be float32 or bfloat16, got {self.dtype}")
         for name in ("r", "lora_alpha", "layers", "max_epochs", "batch_packs", "learning_rate_ppm", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")

@@ -7,7 +7,11 @@ TrainingError(AdaptersError)
 ├── TraceMissing               trace_missing
 ├── DatanetMismatch            datanet_mismatch
 ├── BaseMismatch               base_mismatch
-└── BadHeadFile                bad_head
+├── BadHeadFile                bad_head
+├── BankMismatch               bank_mismatch
+├── BankIncomplete             bank_incomplete
+├── BankInterrupted            bank_interrupted
+└── BankCorrupted              bank_corrupted
 """
 
 from adapters.errors import Invalid
@@ -59,3 +63,27 @@ class BadHeadFile(TrainingError):
     """Not an openledger-head/1 file, or inconsistent with itself."""
 
     code = "bad_head"
+
+
+class BankMismatch(TrainingError):
+    """The bank directory was made for another Datanet version, base model or recipe."""
+
+    code = "bank_mismatch"
+
+
+class BankIncomplete(TrainingError):
+    """Runs that are asked for were not trained yet."""
+
+    code = "bank_incomplete"
+
+
+class BankInterrupted(TrainingError):
+    """A worker process of the bank died; finished runs stay and the bank can go on."""
+
+    code = "bank_interrupted"
+
+
+class BankCorrupted(TrainingError):
+    """A file of the bank cannot be read."""
+
+    code = "bank_corrupted"

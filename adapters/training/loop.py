@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -55,12 +56,12 @@ def run_training(
         model.parameter.copy_(state.parameter)
         at = Position(**json.loads(saved[1]["position"]))
     clock = _Clock(at)
-    planned = config.max_epochs * len(_epoch(cache, config, seed, 0))
+    planned = config.max_epochs * len(epoch_batches(cache, config, seed, 0))
     while at.epoch < config.max_epochs:
-        batches = _epoch(cache, config, seed, at.epoch)
+        batches = epoch_batches(cache, config, seed, at.epoch)
         for batch in batches[at.batch :]:
             at.step += 1
-            loss = _step(model, cache, state, batch, at, _rate(at.step, planned, config), config)
+            loss = _step(model, cache, state, batch, at, learning_rate(at.step, planned, config), config)
             at.batch += 1
             clock.tick()
             progress("training", at.step, max(planned, at.step + 1), f"epoch {at.epoch + 1}  loss {loss:.3f}")
@@ -87,7 +88,8 @@ def _step(
     hidden, layout = cache.batch(batch)
     with Capture(model) as capture:
         _, logits = model.normed_and_logits(model.upper(hidden, layout), layout)
-        loss = torch.nn.functional.cross_entropy(logits, layout.target)
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        loss = torch.nn.functional.cross_entropy(wide, layout.target)
         loss.backward()
     owner = torch.tensor([pack.owner for pack in batch])
     state.step(capture.by_owner(owner, len(state.trace)), at.step, lr, config)
@@ -97,13 +99,16 @@ def _step(
     return float(loss.detach())
 
 
-def _epoch(cache: HiddenCache, config: TrainingConfig, seed: int, epoch: int) -> list[list[Pack]]:
+def epoch_batches(
+    cache: HiddenCache, config: TrainingConfig, seed: int, epoch: int, chosen: Sequence[int] | None = None
+) -> list[list[Pack]]:
+    """The batches of one epoch, in order, over all examples or the `chosen` ones."""
     draw = random.Random(f"{seed}/{epoch}")
-    packs = make_packs(cache.examples, cache.prefix, config.pack_tokens, draw)
+    packs = make_packs(cache.examples, cache.prefix, config.pack_tokens, draw, chosen)
     return [packs[i : i + config.batch_packs] for i in range(0, len(packs), config.batch_packs)]
 
 
-def _rate(step: int, planned: int, config: TrainingConfig) -> float:
+def learning_rate(step: int, planned: int, config: TrainingConfig) -> float:
     """Linear warm-up, then linear decay to a tenth over the planned steps."""
     peak = config.learning_rate_ppm / 1e6
     if step <= config.warmup_steps:

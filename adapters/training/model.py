@@ -19,37 +19,26 @@ from adapters.training.packs import Layout, Pack, lay_out, make_packs
 from adapters.training.progress import Progress, silent
 from adapters.training.tokens import TokenExample
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
-class AdaptedModel:
-    """A causal LM (Llama layout) with LoRA modules on the layers from `first_layer` up; everything is frozen.
 
-    `modules` maps the PEFT module path ("model.layers.22.mlp.down_proj") to (lora_A, lora_B), sorted by layer and then
-    by position in the layer. All B live in one flat fp32 vector `parameter`, of which the modules hold views.
-    """
+class SplitModel:
+    """A causal LM (Llama layout), frozen, cut below `first_layer`: what lies under it holds no adapter."""
 
-    def __init__(self, peft_model: PeftModel) -> None:
-        self.peft = peft_model
-        self.causal_lm: Any = peft_model.get_base_model()
-        self.decoder: Any = self.causal_lm.model
-        peft_model.requires_grad_(False)
-        peft_model.eval()
-        self.modules: dict[str, tuple[nn.Linear, nn.Linear]] = {
-            name: (module.lora_A["default"], module.lora_B["default"])
-            for name, module in self.causal_lm.named_modules()
-            if hasattr(module, "lora_B")
-        }
-        self.first_layer = min(int(name.split(".")[2]) for name in self.modules)
-        self.parameter = torch.cat([b.weight.detach().reshape(-1) for _, b in self.modules.values()])
-        for (_, b), view in zip(self.modules.values(), self.split(self.parameter).values(), strict=True):
-            b.weight.data = view
+    def __init__(self, causal_lm: Any, first_layer: int) -> None:
+        self.causal_lm = causal_lm
+        self.decoder: Any = causal_lm.model
+        self.first_layer = first_layer
 
-    def split(self, flat: Tensor) -> dict[str, Tensor]:
-        """Views of a flat [..., P] tensor, one [..., out, r] per module."""
-        views, at = {}, 0
-        for name, (_, b) in self.modules.items():
-            views[name] = flat[..., at : at + b.weight.numel()].unflatten(-1, b.weight.shape)
-            at += b.weight.numel()
-        return views
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the frozen weights compute in."""
+        return self.decoder.norm.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the frozen weights lie."""
+        return self.decoder.norm.weight.device
 
     @torch.no_grad()
     def lower(self, ids: Tensor, layout: Layout) -> Tensor:
@@ -78,6 +67,37 @@ class AdaptedModel:
             )
         return hidden
 
+
+class AdaptedModel(SplitModel):
+    """A base model with LoRA modules on the layers from `first_layer` up.
+
+    `modules` maps the PEFT module path ("model.layers.22.mlp.down_proj") to (lora_A, lora_B), sorted by layer and then
+    by position in the layer. All B live in one flat fp32 vector `parameter`, of which the modules hold views.
+    """
+
+    def __init__(self, peft_model: PeftModel) -> None:
+        self.peft = peft_model
+        causal_lm: Any = peft_model.get_base_model()
+        peft_model.requires_grad_(False)
+        peft_model.eval()
+        self.modules: dict[str, tuple[nn.Linear, nn.Linear]] = {
+            name: (module.lora_A["default"], module.lora_B["default"])
+            for name, module in causal_lm.named_modules()
+            if hasattr(module, "lora_B")
+        }
+        super().__init__(causal_lm, min(int(name.split(".")[2]) for name in self.modules))
+        self.parameter = torch.cat([b.weight.detach().reshape(-1) for _, b in self.modules.values()])
+        for (_, b), view in zip(self.modules.values(), self.split(self.parameter).values(), strict=True):
+            b.weight.data = view
+
+    def split(self, flat: Tensor) -> dict[str, Tensor]:
+        """Views of a flat [..., P] tensor, one [..., out, r] per module."""
+        views, at = {}, 0
+        for name, (_, b) in self.modules.items():
+            views[name] = flat[..., at : at + b.weight.numel()].unflatten(-1, b.weight.shape)
+            at += b.weight.numel()
+        return views
+
     @contextmanager
     def position_local(self) -> Iterator[None]:
         """Detach keys and values: the gradient of a token's loss then flows through its own position only."""
@@ -98,7 +118,7 @@ class HiddenCache:
 
     def __init__(
         self,
-        model: AdaptedModel,
+        model: SplitModel,
         examples: Sequence[TokenExample],
         prefix: int,
         progress: Progress = silent,
@@ -113,7 +133,7 @@ class HiddenCache:
         done = 0
         for start in range(0, len(packs), 4):
             group = packs[start : start + 4]
-            layout = lay_out(examples, prefix, group, model.parameter.dtype)
+            layout = lay_out(examples, prefix, group, model.dtype).to(model.device)
             hidden = model.lower(_pack_ids(examples, prefix, group, layout), layout)
             self._prefix = self._prefix if start else hidden[0, :prefix].clone()
             for row, pack in enumerate(group):
@@ -127,8 +147,8 @@ class HiddenCache:
 
     def batch(self, packs: Sequence[Pack]) -> tuple[Tensor, Layout]:
         """Hidden states [b, T, D] (a leaf that requires gradients) and layout of a batch of packs."""
-        layout = lay_out(self.examples, self.prefix, packs, self._prefix.dtype)
-        hidden = torch.zeros(*layout.positions.shape, self._prefix.shape[-1], dtype=self._prefix.dtype)
+        layout = lay_out(self.examples, self.prefix, packs, self._prefix.dtype).to(self._prefix.device)
+        hidden = self._prefix.new_zeros(*layout.positions.shape, self._prefix.shape[-1])
         for row, pack in enumerate(packs):
             stretch = torch.cat([self._prefix, *(self._own[i] for i in pack.members)])
             hidden[row, : len(stretch)] = stretch
@@ -142,7 +162,7 @@ def _pack_ids(examples: Sequence[TokenExample], prefix: int, packs: Sequence[Pac
         for i in pack.members:
             tokens += examples[i].ids[prefix:]
         ids[row, : len(tokens)] = torch.tensor(tokens)
-    return ids
+    return ids.to(layout.positions.device)
 
 
 def load_base(base_dir: Path, dtype: torch.dtype = torch.float32) -> Any:
@@ -171,11 +191,18 @@ def add_lora(base: Any, config: TrainingConfig, base_name: str, seed: int) -> Ad
         base_model_name_or_path=base_name,
     )
     model = AdaptedModel(get_peft_model(base, lora))
-    draw = torch.Generator().manual_seed(seed)
-    for a, _ in model.modules.values():
-        bound = 1 / math.sqrt(a.in_features)
-        a.weight.copy_(torch.empty(a.weight.shape).uniform_(-bound, bound, generator=draw))
+    drawn = draw_a([a.weight.shape for a, _ in model.modules.values()], seed)
+    for (a, _), weight in zip(model.modules.values(), drawn, strict=True):
+        a.weight.copy_(weight)
     return model
+
+
+def draw_a(shapes: Sequence[torch.Size], seed: int) -> Iterator[Tensor]:
+    """A of each module in order, fp32 of shape (r, in): uniform in +-1/sqrt(in) from one seeded generator."""
+    draw = torch.Generator().manual_seed(seed)
+    for shape in shapes:
+        bound = 1 / math.sqrt(shape[1])
+        yield torch.empty(shape).uniform_(-bound, bound, generator=draw)
 
 
 def load_adapted(base_dir: Path, package_dir: Path) -> AdaptedModel:

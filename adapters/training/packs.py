@@ -42,6 +42,22 @@ class Layout:
     target: Tensor
     example: Tensor
 
+    def to(self, device: torch.device) -> Layout:
+        """The same layout on a device."""
+        return Layout(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+
+    def repeated(self, times: int, rows: int) -> Layout:
+        """The layout of the same `rows` rows, `times` times over."""
+        shift = torch.arange(times, device=self.row.device).repeat_interleave(len(self.row)) * rows
+        return Layout(
+            positions=self.positions.repeat(times, 1),
+            mask=self.mask.repeat(times, 1, 1, 1),
+            row=self.row.repeat(times) + shift,
+            column=self.column.repeat(times),
+            target=self.target.repeat(times),
+            example=self.example.repeat(times),
+        )
+
 
 def common_prefix(examples: Sequence[TokenExample]) -> int:
     """Number of leading tokens all examples share, leaving each at least one own token before its first target."""
@@ -53,9 +69,18 @@ def common_prefix(examples: Sequence[TokenExample]) -> int:
     return length
 
 
-def make_packs(examples: Sequence[TokenExample], prefix: int, pack_tokens: int, draw: random.Random) -> list[Pack]:
-    """Shuffled packs of at most `pack_tokens` tokens each, filled per owner in a drawn order."""
-    order = list(range(len(examples)))
+def make_packs(
+    examples: Sequence[TokenExample],
+    prefix: int,
+    pack_tokens: int,
+    draw: random.Random,
+    chosen: Sequence[int] | None = None,
+) -> list[Pack]:
+    """Shuffled packs of at most `pack_tokens` tokens each, filled per owner in a drawn order.
+
+    Of all examples, or of the `chosen` ones.
+    """
+    order = list(range(len(examples)) if chosen is None else chosen)
     draw.shuffle(order)
     waiting: dict[int, tuple[list[int], int]] = {}
     packs: list[Pack] = []

@@ -16,7 +16,7 @@ from adapters.training.checkpoint import write_checkpoint
 from adapters.training.config import TrainingConfig
 from adapters.training.dataset import TokenDataset, load_dataset, load_tokenizer
 from adapters.training.loop import Position, run_training
-from adapters.training.model import AdaptedModel, HiddenCache, add_lora, load_base
+from adapters.training.model import DTYPES, AdaptedModel, HiddenCache, add_lora, load_base
 from adapters.training.package_files import building, write_record, write_weights
 from adapters.training.packs import common_prefix
 from adapters.training.progress import Progress, silent
@@ -69,7 +69,7 @@ def train_adapter(
             return finished
         work = work_dir(out_dir)
         work.mkdir(parents=True, exist_ok=True)
-        model = add_lora(load_base(base_dir), config, base.name, seed)
+        model = add_lora(load_base(base_dir, DTYPES[config.dtype]), config, base.name, seed)
         cache = HiddenCache(model, data.examples, common_prefix(data.examples), progress)
         state, end = run_training(
             model,

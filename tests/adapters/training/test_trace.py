@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from adapters.training.config import TrainingConfig
-from adapters.training.loop import _epoch, _rate, run_training
+from adapters.training.loop import epoch_batches, learning_rate, run_training
 from adapters.training.model import HiddenCache, add_lora
 from adapters.training.packs import common_prefix
 from adapters.training.trace import TraceState
@@ -32,11 +32,11 @@ def independent_run(
         weight_decay=config.weight_decay_ppm / 1e6,
         foreach=False,
     )
-    planned, step = config.max_epochs * len(_epoch(cache, config, 0, 0)), 0
+    planned, step = config.max_epochs * len(epoch_batches(cache, config, 0, 0)), 0
     for epoch in range(config.max_epochs):
-        for batch in _epoch(cache, config, 0, epoch):
+        for batch in epoch_batches(cache, config, 0, epoch):
             step += 1
-            optimizer.param_groups[0]["lr"] = _rate(step, planned, config)
+            optimizer.param_groups[0]["lr"] = learning_rate(step, planned, config)
             loss, count = torch.zeros((), dtype=dtype), 0
             for index in [i for pack in batch for i in pack.members]:
                 ids = torch.tensor([examples[index].ids])
