@@ -51,7 +51,9 @@
             ├── BadTrainingRecord      bad_training_record
             ├── BadFidelity            bad_fidelity
             ├── BadHead                bad_head
-            └── HeadMismatch           head_mismatch
+            ├── HeadMismatch           head_mismatch
+            ├── BadComposition         bad_composition
+            └── CompositionMismatch    composition_mismatch
 
 `code` is stable and goes to clients; `category` is what the HTTP edge maps to a status
 (not_found 404, forbidden 403, conflict 409, too_large 413, invalid 400).
@@ -353,3 +355,15 @@ class HeadMismatch(InvalidPackage):
     """A head built for another adapter, base model or Datanet version."""
 
     code = "head_mismatch"
+
+
+class BadComposition(InvalidPackage):
+    """No composition at all, or one whose parts or weights cannot be."""
+
+    code = "bad_composition"
+
+
+class CompositionMismatch(InvalidPackage):
+    """Composing the parts it names gives another package."""
+
+    code = "composition_mismatch"

@@ -1,11 +1,13 @@
 """Facts of a registered adapter: what is stored of its package, once, when it is staged."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from adapters.composition import UNIT_PPM
 from adapters.datanet import DatanetStore
 from adapters.declared import default_declared
-from adapters.errors import BadTrainingRecord, HeadMismatch, VersionNotFound
+from adapters.errors import BadTrainingRecord, HeadMismatch, InvalidDeclared, VersionNotFound
 from adapters.package import Package
 
 
@@ -36,6 +38,38 @@ def facts_of(
         "host": package.host,
         "contributors": package.contributors,
         "declared": declared or default_declared(package, held, publisher),
+    }
+
+
+def composed_facts(
+    package: Package, declared: Mapping[str, int] | None, parts: Mapping[str, Mapping[str, int]]
+) -> dict[str, Any]:
+    """The facts of a composed adapter, from the declared weights of its `parts` by digest.
+
+    Each part's declared weights count as a whole by the part's own weight. Raises InvalidDeclared when the publisher
+    declares others.
+    """
+    assert package.composition is not None
+    if declared is not None:
+        raise InvalidDeclared("the declared weights of a composed adapter are those of its parts")
+    total: Counter[str] = Counter()
+    for adapter, weight_ppm in package.composition.parts.items():
+        own = parts[adapter]
+        for name, weight in own.items():
+            total[name] += weight_ppm * UNIT_PPM * weight // sum(own.values())
+    return {
+        "base": package.base,
+        "rank": package.rank,
+        "head": package.head,
+        "method": package.method,
+        "fidelity_ppm": package.fidelity_ppm,
+        "datanet": None,
+        "datanet_version": None,
+        "trainer": None,
+        "host": None,
+        "contributors": package.contributors,
+        "declared": {name: total[name] for name in sorted(total)},
+        "composed_of": dict(package.composition.parts),
     }
 
 

@@ -7,8 +7,9 @@ WEIGHTS = "adapter_model.safetensors"
 HEAD = "attribution_head.safetensors"
 RECORD = "training_record.json"
 FIDELITY = "fidelity.json"
-FILES = (CONFIG, WEIGHTS, HEAD, RECORD, FIDELITY)
-JSON_FILES = (CONFIG, RECORD, FIDELITY)
+COMPOSITION = "composition.json"
+FILES = (CONFIG, WEIGHTS, HEAD, RECORD, FIDELITY, COMPOSITION)
+JSON_FILES = (CONFIG, RECORD, FIDELITY, COMPOSITION)
 MANIFEST = "manifest.json"
 """Added to an installed package by the registry; its digest is the adapter's."""
 

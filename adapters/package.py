@@ -5,6 +5,7 @@ adapter_model.safetensors     PEFT
 attribution_head.safetensors  optional; docs/formats/head.md
 training_record.json          optional; canonical JSON
 fidelity.json                 optional; canonical JSON, named in the head's metadata
+composition.json              of composed adapters; docs/formats/composition.md
 
 See docs/formats/adapter-package.md.
 """
@@ -17,9 +18,11 @@ from typing import Any, BinaryIO
 from adapters.archive import check_name, read_archive, write_archive
 from adapters.base import BaseModel
 from adapters.canonical import canonical_json, parse_canonical
+from adapters.composition import Composition, parse_composition
 from adapters.digests import digest, file_digest
 from adapters.errors import (
     BadAdapterConfig,
+    BadComposition,
     BadFidelity,
     BadTrainingRecord,
     FileMissing,
@@ -29,7 +32,18 @@ from adapters.errors import (
     WrongBase,
 )
 from adapters.head import Head, check_head
-from adapters.layout import CONFIG, FIDELITY, FILES, HEAD, JSON_FILES, MANIFEST, RECORD, WEIGHTS, PackageLimits
+from adapters.layout import (
+    COMPOSITION,
+    CONFIG,
+    FIDELITY,
+    FILES,
+    HEAD,
+    JSON_FILES,
+    MANIFEST,
+    RECORD,
+    WEIGHTS,
+    PackageLimits,
+)
 from adapters.peft_config import PeftConfig
 from adapters.record import TrainingRecord, parse_fidelity, parse_record
 from adapters.strict_json import parse_json
@@ -37,7 +51,7 @@ from adapters.tensors import read_header
 from adapters.weights import check_weights
 
 __all__ = [
-    "CONFIG", "FIDELITY", "FILES", "HEAD", "RECORD", "WEIGHTS",
+    "COMPOSITION", "CONFIG", "FIDELITY", "FILES", "HEAD", "RECORD", "WEIGHTS",
     "Package", "PackageLimits", "inspect", "manifest_bytes", "pack", "unpack",
 ]  # fmt: skip
 
@@ -51,7 +65,8 @@ class Package:
 
     `head`, `datanet`, `datanet_version`, `trainer`, `host` are None when the package does not carry them.
     `contributors` are the head's rows; `tokens` are training tokens per contributor of the training record. A head
-    without a training record names its Datanet by the version's digest alone: `datanet` is None then.
+    without a training record names its Datanet by the version's digest alone: `datanet` is None then. A composed
+    adapter has a `composition` instead of a record, and the Datanets of its parts.
     """
 
     directory: Path
@@ -71,6 +86,7 @@ class Package:
     trainer: str | None
     host: str | None
     tokens: Mapping[str, int]
+    composition: Composition | None = None
 
 
 def manifest_bytes(directory: Path, base_digest: str) -> bytes:
@@ -111,7 +127,7 @@ def unpack(stream: BinaryIO, directory: Path, limits: PackageLimits) -> None:
 def inspect(directory: Path, base: BaseModel, limits: PackageLimits) -> Package:
     """Validate a package directory against the served base. Raises the named subclass of InvalidPackage.
 
-    Order of precedence: files and sizes, config, tensors, training record, fidelity report, head.
+    Order of precedence: files and sizes, config, tensors, composition, training record, fidelity report, head.
     """
     _check_files(directory, limits)
     config = PeftConfig.of(_read_json(directory / CONFIG), limits.max_rank)
@@ -119,10 +135,14 @@ def inspect(directory: Path, base: BaseModel, limits: PackageLimits) -> Package:
     manifest = manifest_bytes(directory, base.digest)
     files = parse_canonical(manifest)["files"]
     weights = files[WEIGHTS]["digest"]
+    composition = _composition(directory, weights, base)
     record = _record(directory, weights, base)
     head = _head(directory, files, ranks, base)
     if head and record and head.datanet_version != record.datanet_version:
         raise HeadMismatch("the head was fitted for another Datanet version than the training record names")
+    if head and composition and head.datanet_version != files[COMPOSITION]["digest"]:
+        raise HeadMismatch("the head of a composed adapter must name its composition as its Datanet version")
+    version = record.datanet_version if record else head.datanet_version if head and not composition else None
     return Package(
         directory=directory,
         digest=digest(manifest),
@@ -137,10 +157,11 @@ def inspect(directory: Path, base: BaseModel, limits: PackageLimits) -> Package:
         method=head.method if head else DECLARED,
         fidelity_ppm=parse_fidelity((directory / FIDELITY).read_bytes()) if head else 0,
         datanet=record.datanet if record else None,
-        datanet_version=record.datanet_version if record else head.datanet_version if head else None,
+        datanet_version=version,
         trainer=record.trainer if record else None,
         host=record.host if record else None,
         tokens=record.tokens if record else {},
+        composition=composition,
     )
 
 
@@ -168,6 +189,19 @@ def _read_json(path: Path) -> Any:
         return parse_json(path.read_bytes())
     except ValueError as error:
         raise BadAdapterConfig(f"{path.name}: {error}") from None
+
+
+def _composition(directory: Path, weights: str, base: BaseModel) -> Composition | None:
+    if not (directory / COMPOSITION).exists():
+        return None
+    composition = parse_composition((directory / COMPOSITION).read_bytes())
+    if composition.base != base.digest:
+        raise WrongBase(f"the composition is over the base model {composition.base}; {base.digest} is served")
+    if composition.weights != weights:
+        raise BadComposition(f"the composition is of weights {composition.weights}; the package holds {weights}")
+    if (directory / RECORD).exists():
+        raise BadComposition(f"a composed adapter was not trained: it holds no {RECORD}")
+    return composition
 
 
 def _record(directory: Path, weights: str, base: BaseModel) -> TrainingRecord | None:

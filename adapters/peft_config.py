@@ -5,6 +5,7 @@ any option this page does not know, unless it is off. Patterns are never run as 
 take hours.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -91,6 +92,13 @@ class PeftConfig:
     def rank_of(self, module: str) -> int:
         """PEFT's rule: the first entry of rank_pattern that ends the module's path, else r."""
         return next((rank for key, rank in self.rank_pattern.items() if _ends(module, key)), self.r)
+
+    def scaling_of(self, module: str) -> float:
+        """PEFT's factor before B A: alpha / r, with rsLoRA alpha / sqrt(r); alpha by the same rule as the rank."""
+        alphas = _pattern(self.record, "alpha_pattern")
+        alpha = next((value for key, value in alphas.items() if _ends(module, key)), self.record["lora_alpha"])
+        rank = self.rank_of(module)
+        return alpha / (math.sqrt(rank) if self.record.get("use_rslora") else rank)
 
     def expected(self, modules: Iterable[str]) -> frozenset[str] | None:
         """The modules of the base that the config targets; None when it names them by a regular expression.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,6 +14,7 @@ import apsw
 from adapters import namespaces, outbox, pointers
 from adapters.base import BaseModel
 from adapters.canonical import canonical_json, parse_canonical
+from adapters.compose import check_composed
 from adapters.database import Database
 from adapters.datanet import DatanetStore
 from adapters.declared import check_declared
@@ -26,9 +27,9 @@ from adapters.errors import (
     NotOwner,
     StagingNotFound,
 )
-from adapters.facts import facts_of
+from adapters.facts import composed_facts, facts_of
 from adapters.install import Installation
-from adapters.layout import MANIFEST, RECORD
+from adapters.layout import COMPOSITION, MANIFEST, RECORD
 from adapters.names import ModelName
 from adapters.package import Package, PackageLimits
 from adapters.pointers import RegisteredName
@@ -41,7 +42,8 @@ class RegisteredAdapter:
     """What a name leads to, and the parts of its terms that this package knows (docs/ARCHITECTURE.md, "Terms").
 
     `declared` are integer weights per contributor (or publisher), not normalised; `contributors` are the head's rows.
-    `head`, `datanet`, `datanet_version`, `trainer`, `host` are None when the package does not carry them.
+    `head`, `datanet`, `datanet_version`, `trainer`, `host` are None when the package does not carry them. `composed_of`
+    maps the parts of a composed adapter to their weights in ppm; it is empty for others.
     """
 
     digest: str
@@ -60,6 +62,7 @@ class RegisteredAdapter:
     declared: Mapping[str, int]
     revoked: bool
     created_ms: int
+    composed_of: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -107,13 +110,14 @@ class Registry:
 
         `declared` defaults as `default_declared` says, or to what the same bytes were registered with before.
         Raises InvalidName, NamespaceNotFound, NotOwner, PackageTooLarge, InvalidPackage, VersionNotFound,
-        InvalidDeclared, AdapterTaken, AdapterRevoked, DeclaredFixed.
+        InvalidDeclared, AdapterTaken, AdapterRevoked, DeclaredFixed; for a composed adapter whose parts are not here
+        AdapterNotFound, for one that is not their sum CompositionMismatch.
         """
         model = ModelName.parse(name)
         namespaces.require_owner(self.database, model.namespace, acting)
         chosen = None if declared is None else check_declared(declared)
         with self._installation.prepare(source, self.base, self.limits) as package:
-            facts = facts_of(self._datanets, package, chosen, acting)
+            facts = self._facts(package, chosen, acting)
             known = self._row(package.digest)
             _refuse_conflict(known, package.digest, acting, chosen)
             facts = parse_canonical(known[1]) if known else facts
@@ -255,6 +259,17 @@ class Registry:
                 self._installation.remove(digest)
         return (dropped[0] if dropped else 0) + len(orphans) + self._installation.sweep(before_ms)
 
+    def _facts(self, package: Package, declared: Mapping[str, int] | None, publisher: str) -> dict[str, Any]:
+        if package.composition is None:
+            return facts_of(self._datanets, package, declared, publisher)
+        parts = {adapter: self.by_digest(adapter) for adapter in package.composition.parts}
+        for part in parts.values():
+            if part.revoked:
+                raise AdapterRevoked(f"{part.digest}, a part of this adapter, was revoked")
+        directories = {adapter: part.directory for adapter, part in parts.items()}
+        check_composed(package, directories, self.base, self.limits)
+        return composed_facts(package, declared, {adapter: part.declared for adapter, part in parts.items()})
+
     def _insert(
         self, connection: apsw.Connection, digest: str, publisher: str, facts: bytes
     ) -> builtins.list[Document]:
@@ -266,6 +281,8 @@ class Registry:
         if value["head"] is not None:
             members = ("head", "method", "fidelity_ppm", "datanet", "datanet_version", "contributors")
             documents.append(Document.of({"type": "head", "adapter": digest, **{key: value[key] for key in members}}))
+        if (directory / COMPOSITION).exists():
+            documents.append(Document.of(parse_canonical((directory / COMPOSITION).read_bytes())))
         terms = {"adapter": digest, "publisher": publisher, "declared": value["declared"], "created_ms": now_ms}
         documents.append(Document.of({"type": "registration", **terms}))
         for document in documents:

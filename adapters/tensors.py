@@ -61,6 +61,16 @@ class TensorFile:
                 remaining -= len(block)
                 yield block
 
+    def read(self, name: str) -> np.ndarray:
+        """An F32, F16 or BF16 tensor as a float32 array (exact)."""
+        tensor = self.tensors[name]
+        content = b"".join(self.blocks(name))
+        if tensor.dtype == "BF16":
+            values = (np.frombuffer(content, "<u2").astype("<u4") << 16).view("<f4")
+        else:
+            values = np.frombuffer(content, {"F32": "<f4", "F16": "<f2"}[tensor.dtype]).astype("<f4")
+        return values.reshape(tensor.shape)
+
     def check_values(self, name: str) -> bool:
         """True if any element of an F32, F16 or BF16 tensor is not zero. Raises NotFinite for NaN or infinity."""
         integer, exponent = _PATTERNS[self.tensors[name].dtype]
