@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 from urllib.parse import urlsplit
 
 import nats
 from nats.aio.client import Client
+from nats.errors import NoServersError
 from nats.js import JetStreamContext
 from nats.js.api import (
     AckPolicy,
@@ -31,6 +31,7 @@ from metering.errors import EventsMisconfigured, EventsUnavailable
 
 CONSUMER = "settlers"
 CONNECT_SECONDS = 3
+PING_SECONDS = 10  # a server that leaves two unanswered is gone
 DUPLICATE_SECONDS = 120.0  # how long the server remembers message ids; the ledger remembers event ids forever
 ACK_PENDING = 32_768  # events that all settlers together may hold
 ACKNOWLEDGE, GIVE_BACK = b"+ACK", b"-NAK"
@@ -54,11 +55,24 @@ async def connected(config: MeteringConfig, name: str) -> AsyncIterator[Client]:
 
     It is never mended behind our back: whoever connects anew finds out first what the server still has.
     """
+    heard: list[Exception] = []
+
+    async def hear(error: Exception) -> None:  # else the library logs it with a traceback
+        heard[:] = [error]
+
     try:
         client = await nats.connect(
-            config.events_urls, name=f"openledger {name}", allow_reconnect=False, connect_timeout=CONNECT_SECONDS,
-            error_cb=_silent, max_outstanding_pings=2, ping_interval=10,
-        )  # fmt: skip
+            config.events_urls,
+            name=f"openledger {name}",
+            allow_reconnect=False,
+            max_reconnect_attempts=1,  # of each server in turn
+            reconnect_time_wait=0,
+            connect_timeout=CONNECT_SECONDS,
+            ping_interval=PING_SECONDS,
+            error_cb=hear,
+        )
+    except NoServersError:
+        raise EventsUnavailable(f"cannot reach {shown(config)}: {reason(heard[0])}") from None
     except NATS_ERRORS as error:
         raise EventsUnavailable(f"cannot reach {shown(config)}: {reason(error)}") from error
     try:
@@ -121,7 +135,3 @@ async def probe(config: MeteringConfig) -> None:
 def reason(error: BaseException) -> str:
     """What the library says, which is nothing for some of its errors."""
     return str(error) or type(error).__name__
-
-
-async def _silent(error: Any) -> None:
-    """Errors are raised where they matter; the library's log would repeat them with tracebacks."""

@@ -1,103 +1,114 @@
-"""The settler process: `python -m metering.settler --data DIR` drains the journal until it is told to stop.
+"""The settler process: `python -m metering.settler --data DIR` settles usage events until it is told to stop.
 
-Exit status: 0 after SIGTERM or SIGINT, 3 when another settler holds the ledger.
+Its exit status: see metering.process; 3 when another settler holds the ledger.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import signal
-import sys
+import fcntl
 import threading
 import time
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 from metering.catalog import Catalog
 from metering.config import MeteringConfig
-from metering.errors import JournalCorrupt, LedgerUnavailable, SettlerRunning
-from metering.journal_reader import JournalReader
+from metering.errors import LedgerUnavailable, LogKeyRetired, SettlerRunning
 from metering.ledger import Ledger, now_us
-from metering.note import NoteSigner
-from metering.settlement import Batch, SettledBatch, read_record
-from metering.windows import close_open_window, find_open_window
+from metering.log_key import load_signer
+from metering.month_end import MonthEnd
+from metering.process import Process, run_process
+from metering.reading import Reading, read_record
+from metering.settlement import Batch, SettledBatch
+from metering.source import SourceRecord, open_source
+from metering.store import Connection
+from metering.windows import close_open_window, find_open_window, last_settled_us
 
-ORPHAN_SECONDS = 2.0
+TIDY_SECONDS = 2.0
 RETRY_SECONDS = 1.0
+LAST_SECONDS = 10.0  # told to stop, a settler goes on for at most this long with what waits
+NOT_THE_RECORD = (LedgerUnavailable, LogKeyRetired)  # what fails a transaction whatever is in it
 
 
 class Settler:
-    """The only writer of usage transfers, windows and log leaves. One per embedded ledger."""
+    """Writes usage transfers, windows and log leaves. One per ledger; any number where events come from a bus and the
+    ledger is a server (`config.many_settlers`): their transactions take turns (Connection.take_turn).
+    """
 
     def __init__(self, config: MeteringConfig) -> None:
         """Take the settler's lock (SettlerRunning when another has it) and the log's key (made when missing)."""
         self._config = config
         self._ledger = Ledger.open(config)
-        if not self._ledger.store.try_lock("settler"):
+        if not config.many_settlers and not self._ledger.store.try_lock("settler"):
             self._ledger.close()
             raise SettlerRunning(f"another settler holds the ledger of {config.data_dir}")
-        self._signer = NoteSigner.load_or_create(config.log_key_path, config.log_public_key_path, config.log_origin)
+        config.data_dir.mkdir(parents=True, exist_ok=True)
+        with (config.data_dir / "log.key.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # settlers that start together make one key
+            self._signer = load_signer(config, self._ledger)
         self._catalog = Catalog()
-        self._reader = JournalReader(config.journal_dir)
         with self._ledger.store.read() as connection:
-            self._cursors: dict[str, int] = dict(connection.execute("SELECT segment, next_offset FROM journal_cursors"))
-            last = connection.execute("SELECT max(time_us) FROM log_checkpoints")[0][0]
-        self._last_us = last or 0
-        self._orphans_at = 0.0
+            self._last_us = last_settled_us(connection)
+        self._tidy_at = 0.0
+        self._month_end = MonthEnd(self._ledger)
         self._retry_due = True  # documents may have come just before the last settler died
-        self.damaged: list[JournalCorrupt] = []
+        self.source = open_source(config, self._ledger.store)
+
+    def read_key(self) -> bool:
+        """Read the log's key again after LogKeyRetired: the operator has rotated it. False when it is the same."""
+        before, self._signer = self._signer, load_signer(self._config, self._ledger)
+        return before.public_key != self._signer.public_key
 
     def step(self) -> SettledBatch:
-        """Settle one batch of what the journal and the inbox hold, in one transaction that also signs a checkpoint."""
-        records = self._reader.read(self._cursors, self._config.batch_size)
-        cursors = {record.segment: record.next_offset for record in records}
+        """Settle one batch of what the source and the inbox hold, in one transaction that also signs a checkpoint."""
+        records = self.source.read(self._config.batch_size)
         if not records and not self._waits("log_inbox"):
             return SettledBatch()
-        readings = [read_record(record.payload) for record in records]  # before the write lock is taken
-        with self._ledger.store.write() as connection:
-            batch = Batch(connection, self._catalog, self._ledger.currency, self._time_us())
-            batch.load(readings)
-            for reading in readings:
-                batch.add(reading)
-            done = batch.finish(self._signer, self._config.batch_size)
-            connection.executemany(
-                "INSERT INTO journal_cursors (segment, next_offset) VALUES (?, ?)"
-                " ON CONFLICT (segment) DO UPDATE SET next_offset = excluded.next_offset",
-                cursors.items(),
-            )
-        self._cursors.update(cursors)
+        readings = [read_record(record.payload) for record in records]  # before the turn is taken
+        try:
+            done = self._settle(readings, records)
+        except NOT_THE_RECORD:
+            raise
+        except Exception:  # one record that no transaction survives must neither stop the others nor go unseen
+            done = self._settle_apart(readings) + self._settle([], records)
+        self.source.acknowledge(records)
         self._retry_due |= done.entries > 0  # what quarantine lacked may have come with the new documents
         return done
 
-    def drain(self) -> SettledBatch:
-        """`step` until nothing is left; the summed counts."""
+    def drain(self, until: float = float("inf")) -> SettledBatch:
+        """`step` until nothing is left, or `time.monotonic()` is past `until`; the summed counts."""
         total = SettledBatch()
-        while done := self.step():
+        while time.monotonic() < until and (done := self.step()):
             total += done
         return total
 
-    def close_window(self) -> int | None:
-        """Pay the open window now; its number, or None when there is none."""
+    def close_window(self, opened_until_us: int | None = None) -> int | None:
+        """Pay the open window now; its number, or None when there is none, or it was opened after `opened_until_us`."""
         with self._ledger.store.write() as connection:
-            return close_open_window(connection, self._catalog, self._ledger.currency, self._time_us())
+            time_us = self._take_turn(connection)
+            window = find_open_window(connection)  # whoever had the last turn may have closed the one that was due
+            if window is None or (opened_until_us is not None and window[1] > opened_until_us):
+                return None
+            return close_open_window(connection, self._catalog, self._ledger.currency, time_us)
 
     def retry_quarantine(self) -> SettledBatch:
         """Settle what was put aside, for when missing terms or prices have arrived; what still fails stays."""
-        with self._ledger.store.write() as connection:
-            rows = connection.execute("SELECT record_digest, record FROM quarantine ORDER BY time_us, record_digest")
-            connection.execute("DELETE FROM quarantine")
-            batch = Batch(connection, self._catalog, self._ledger.currency, self._time_us())
-            readings = [read_record(bytes(record)) for _, record in rows]
-            batch.load(readings)
-            for reading in readings:
-                batch.add(reading)
-            return batch.finish(self._signer, self._config.batch_size)
+        with self._ledger.store.read() as connection:
+            rows = connection.execute("SELECT record FROM quarantine ORDER BY time_us, record_digest")
+        readings = [read_record(bytes(row[0])) for row in rows]
+        try:
+            return self._retry(readings)
+        except NOT_THE_RECORD:
+            raise
+        except Exception:  # see step
+            return self._retry_apart(readings)
 
     def tick(self) -> SettledBatch:
         """What the process does each turn: drain, expire holds, close the window when its time is up."""
-        if time.monotonic() - self._orphans_at > ORPHAN_SECONDS:
-            self._orphans_at = time.monotonic()
-            self._tidy_journal()
+        if time.monotonic() - self._tidy_at > TIDY_SECONDS:
+            self._tidy_at = time.monotonic()
+            self.source.tidy()
+            if self._config.finalise_invoices:
+                self._month_end.turn(now_us())
         done = self.drain()
         if self._retry_due:
             if self._waits("quarantine"):
@@ -106,70 +117,113 @@ class Settler:
         self._ledger.expire_holds(now_us())
         with self._ledger.store.read() as connection:
             window = find_open_window(connection)
-        if window is not None and self._time_us() - window[1] >= self._config.window_seconds * 1e6:
-            self.close_window()
+        due_us = max(self._last_us, now_us()) - int(self._config.window_seconds * 1e6)
+        if window is not None and window[1] <= due_us:
+            self.close_window(due_us)
         return done
 
     def close(self) -> None:
+        self.source.close()
         self._ledger.close()
+
+    def _settle(self, readings: Sequence[Reading], records: Sequence[SourceRecord]) -> SettledBatch:
+        """One transaction: settle the readings, sequence the inbox, note that the records need not come again."""
+        with self._ledger.store.write() as connection:
+            time_us = self._take_turn(connection)
+            done = self._batch(connection, readings, time_us)
+            self.source.store_position(connection, records)
+        return done
+
+    def _settle_apart(self, readings: Sequence[Reading]) -> SettledBatch:
+        """Each in a transaction of its own; what fails even so is put aside under the name of its failure."""
+        total = SettledBatch()
+        for reading in readings:
+            try:
+                total += self._settle([reading], [])
+            except NOT_THE_RECORD:
+                raise
+            except Exception as error:
+                with self._ledger.store.write() as connection:
+                    batch = Batch(connection, self._catalog, self._ledger.currency, self._take_turn(connection))
+                    batch.put_aside(reading, f"settlement_failed: {type(error).__name__}: {ascii(str(error))[:500]}")
+                    total += batch.finish(self._signer, 0)
+        return total
+
+    def _retry(self, readings: Sequence[Reading]) -> SettledBatch:
+        """One transaction: take the readings out of quarantine and settle them."""
+        with self._ledger.store.write() as connection:
+            time_us = self._take_turn(connection)
+            rows = [(reading.digest,) for reading in readings]
+            connection.executemany("DELETE FROM quarantine WHERE record_digest = ?", rows)
+            return self._batch(connection, readings, time_us)
+
+    def _retry_apart(self, readings: Sequence[Reading]) -> SettledBatch:
+        total = SettledBatch()
+        for reading in readings:
+            try:
+                total += self._retry([reading])
+            except NOT_THE_RECORD:
+                raise
+            except Exception:  # it stays where it is
+                total += SettledBatch(quarantined=1)
+        return total
+
+    def _batch(self, connection: Connection, readings: Sequence[Reading], time_us: int) -> SettledBatch:
+        batch = Batch(connection, self._catalog, self._ledger.currency, time_us)
+        batch.load(readings)
+        for reading in readings:
+            batch.add(reading)
+        return batch.finish(self._signer, self._config.batch_size)
+
+    def _take_turn(self, connection: Connection) -> int:
+        """Wait until no other settler settles; the time, never before an earlier settlement by whomever.
+
+        A clock set back, or one behind those of other settlers, does not reopen a period.
+        """
+        connection.take_turn()
+        if self._config.many_settlers:
+            self._last_us = max(self._last_us, last_settled_us(connection))
+        self._last_us = max(self._last_us, now_us())
+        return self._last_us
 
     def _waits(self, table: str) -> bool:
         with self._ledger.store.read() as connection:
             return bool(connection.execute(f"SELECT 1 FROM {table} LIMIT 1"))
 
-    def _tidy_journal(self) -> None:
-        self.damaged = self._reader.seal_orphans()
-        removed = self._reader.remove_settled(self._cursors, self._config.journal_retention_seconds)
-        if removed:
-            with self._ledger.store.write() as connection:
-                connection.executemany("DELETE FROM journal_cursors WHERE segment = ?", [(name,) for name in removed])
-            for name in removed:
-                self._cursors.pop(name, None)
 
-    def _time_us(self) -> int:
-        """Now, but never before an earlier settlement: a clock set back does not reopen a period."""
-        self._last_us = max(self._last_us, now_us())
-        return self._last_us
+def settle(process: Process) -> None:
+    """Tick until told to stop, then settle what still waits."""
+    settler = Settler(process.config)
+    process.ready()
+    try:
+        run(settler, process.config.poll_seconds, process.stop, process.say)
+    finally:
+        settler.close()
+
+
+def run(settler: Settler, poll_seconds: float, stop: threading.Event, say: Callable[[str], None]) -> None:
+    """Tick until `stop` is set; each problem is said once while it lasts."""
+    said: set[str] = set()
+    while not stop.is_set():
+        pause, problems = poll_seconds, set()
+        try:
+            if settler.tick():
+                pause = 0.0
+        except LedgerUnavailable as error:
+            pause, problems = RETRY_SECONDS, {f"{error}; retrying"}
+        except LogKeyRetired as error:
+            if not settler.read_key():
+                pause, problems = RETRY_SECONDS, {f"{error}; waiting for the new key in log.key"}
+        problems |= set(settler.source.problems())
+        for problem in sorted(problems - said):
+            say(problem)
+        said = problems
+        stop.wait(pause)
+    settler.drain(time.monotonic() + LAST_SECONDS)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m metering.settler", description="Settle usage events.")
-    parser.add_argument("--data", type=Path, required=True, help="data directory")
-    options = parser.parse_args(arguments)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    config = MeteringConfig.from_environment(options.data, os.environ)
-    try:
-        settler = Settler(config)
-    except SettlerRunning as error:
-        print(f"settler: {error}", file=sys.stderr)
-        return 3
-    print("settler: ready", flush=True)
-    try:
-        run(settler, config.poll_seconds, stop)
-    finally:
-        settler.close()
-    return 0
-
-
-def run(settler: Settler, poll_seconds: float, stop: threading.Event) -> None:
-    """Tick until `stop` is set, then settle what the journal still holds."""
-    reported: set[str] = set()
-    while not stop.is_set():
-        try:
-            busy = settler.tick()
-        except LedgerUnavailable as error:
-            print(f"settler: {error}; retrying", file=sys.stderr, flush=True)
-            stop.wait(RETRY_SECONDS)
-            continue
-        for damage in settler.damaged:
-            if str(damage) not in reported:
-                reported.add(str(damage))
-                print(f"settler: journal damaged: {damage}", file=sys.stderr, flush=True)
-        if not busy:
-            stop.wait(poll_seconds)
-    settler.drain()
+    return run_process("settler", settle, arguments)
 
 
 if __name__ == "__main__":
