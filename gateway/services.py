@@ -103,7 +103,7 @@ def _open(settings: Settings) -> Services:
     limits = PackageLimits(package_bytes=settings.max_upload_bytes, max_rank=settings.max_lora_rank)
     registry = Registry(registry_database, settings.data / "adapters", base, limits)
     registry.recover(STAGING_LIFE_MS)
-    terms = TermsBook(database, datanets, ledger, OPERATOR)
+    terms = TermsBook(database, datanets, ledger, OPERATOR, registry.by_digest)
     accounts = Accounts(database)
     ensure_operator(accounts, settings.operator_key_file, OPERATOR)
     registry.claim(OPERATOR, acting=OPERATOR)

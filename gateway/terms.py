@@ -1,10 +1,11 @@
 """The terms of what is served: composed from what the registry knows, kept, and put into the ledger."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from adapters.datanet import DatanetStore
 from adapters.policy import DEFAULT_SPLIT_PPM
 from adapters.registry import RegisteredAdapter
+from gateway.composed_terms import composed_terms
 from gateway.database import Database
 from metering.ledger import Ledger
 from metering.terms import Terms, decode_terms
@@ -33,7 +34,16 @@ def base_terms(base_digest: str, host: str) -> Terms:
 class TermsBook:
     """The terms of each adapter: composed when first asked for (at registration), the same ever after."""
 
-    def __init__(self, database: Database, datanets: DatanetStore, ledger: Ledger, host: str) -> None:
+    def __init__(
+        self,
+        database: Database,
+        datanets: DatanetStore,
+        ledger: Ledger,
+        host: str,
+        find: Callable[[str], RegisteredAdapter],
+    ) -> None:
+        """`find` gives an adapter by its digest: the parts of composed ones."""
+        self._find = find
         self._database = database
         self._datanets = datanets
         self._ledger = ledger
@@ -66,6 +76,9 @@ class TermsBook:
         return stored
 
     def _compose(self, adapter: RegisteredAdapter) -> Terms:
+        if adapter.composed_of:
+            parts = [(self.of(self._find(part)), weight_ppm) for part, weight_ppm in adapter.composed_of.items()]
+            return composed_terms(adapter, parts, self._host)
         datanet_split = None
         if adapter.datanet is not None:
             datanet_split = self._datanets.load(adapter.datanet, adapter.datanet_version).split_ppm

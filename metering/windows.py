@@ -12,7 +12,7 @@ from metering.ledger import MICROTOKEN, MICROTOKENS_PER_TOKEN
 from metering.postings import Postings, Transfer
 from metering.shares import PPM, largest_remainder, share_weights
 from metering.store import Connection
-from metering.terms import Terms
+from metering.terms import HOLDERS, Terms
 
 GENERATED = "generated"  # issues every microtoken: its debits are all tokens ever generated
 BASE_ONLY = "base-only"  # microtokens that belong to no contributor
@@ -121,18 +121,15 @@ def read_totals(connection: Connection, window: int) -> dict[str, TermsTotals]:
 def payouts(terms: Terms, totals: TermsTotals, currency: str) -> Iterator[Payout]:
     """How a window divides: the formula of payment, also used for what is accrued.
 
-    Each role gets floor(amount * split_ppm / 10^6), the rest is residue; the contributors' part and all microtokens are
-    divided by `share_weights` of the net scores, by largest remainder.
+    Each role gets floor(amount * split_ppm / 10^6), the rest is residue; where several hold a role, its part is divided
+    by their weights. The contributors' part and all microtokens are divided by `share_weights` of the net scores. Both
+    by largest remainder.
     """
     part = {role: totals.amount_nanos * ppm // PPM for role, ppm in terms.split_ppm.items()}
-    receivers = (
-        ("trainer", f"trainer:{terms.trainer}"),
-        ("host", f"host:{terms.host}"),
-        ("governance", f"governance:{terms.datanet}"),
-        ("treasury", TREASURY),
-    )
-    for role, account in receivers:
-        yield Payout(role, account, currency, part[role])
+    for role in HOLDERS:
+        for name, amount in largest_remainder(part[role], terms.holders_of(role)).items():
+            yield Payout(role, f"{role}:{name}", currency, amount)
+    yield Payout("treasury", TREASURY, currency, part["treasury"])
     yield Payout("residue", RESIDUE, currency, totals.amount_nanos - sum(part.values()))
     if terms.declared:
         weights = share_weights(totals.scores, terms.declared, terms.fidelity_ppm)
