@@ -13,7 +13,7 @@ from metering.store import Connection
 
 TEXT_MAX = 200
 ADDRESS_LINES_MAX = 6
-TERMS_DAYS_MAX = 365
+DAYS_MAX = 365
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,8 @@ class BillingProfile:
     """One side of an invoice. Construction raises BillingRefused `profile_invalid` naming the first bad field.
 
     `tax_rate_ppm` (parts per million of the net amount) and `tax_label` are the issuer's; on a client they are an
-    exception to the issuer's (None: none), set by the operator. `terms_days` and `note` are the issuer's.
+    exception to the issuer's (None: none), set by the operator. `terms_days`, `dispute_days` (how long after its
+    settlement a request may be disputed) and `note` are the issuer's.
     """
 
     name: str
@@ -31,6 +32,7 @@ class BillingProfile:
     tax_label: str = "Tax"
     tax_rate_ppm: int | None = None
     terms_days: int = 14
+    dispute_days: int = 60
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -45,8 +47,10 @@ class BillingProfile:
         rate_ppm = self.tax_rate_ppm
         if rate_ppm is not None and (type(rate_ppm) is not int or not 0 <= rate_ppm <= PPM):
             raise _invalid("tax_rate_ppm", f"not an integer in [0, {PPM}]")
-        if type(self.terms_days) is not int or not 0 <= self.terms_days <= TERMS_DAYS_MAX:
-            raise _invalid("terms_days", f"not an integer in [0, {TERMS_DAYS_MAX}]")
+        for field in ("terms_days", "dispute_days"):
+            days = getattr(self, field)
+            if type(days) is not int or not 0 <= days <= DAYS_MAX:
+                raise _invalid(field, f"not an integer in [0, {DAYS_MAX}]")
 
     def party(self) -> dict[str, Any]:
         """What an invoice says of this side."""

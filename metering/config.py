@@ -37,6 +37,7 @@ class MeteringConfig:
     poll_seconds: float = 0.05
     hold_seconds: float = 3600.0
     journal_retention_seconds: float = 86_400.0  # settled segments are kept this long
+    finalise_invoices: bool = True  # at the end of each month; else only by command
 
     def __post_init__(self) -> None:
         if self.segment_bytes < 64 * 1024:
@@ -81,8 +82,11 @@ class MeteringConfig:
 
     @classmethod
     def from_environment(cls, data_dir: Path, environment: Mapping[str, str]) -> MeteringConfig:
-        """From OPENLEDGER_LEDGER, _EVENTS, _EVENTS_STREAM, _REDELIVER_SECONDS, _CURRENCY, _LOG_ORIGIN and
-        _WINDOW_SECONDS; the others keep their default. Raises ValueError."""
+        """From OPENLEDGER_LEDGER, _EVENTS, _EVENTS_STREAM, _REDELIVER_SECONDS, _CURRENCY, _LOG_ORIGIN, _WINDOW_SECONDS
+        and _INVOICES (`auto` or `manual`); the others keep their default. Raises ValueError."""
+        invoices = environment.get("OPENLEDGER_INVOICES", "auto")
+        if invoices not in ("auto", "manual"):
+            raise ValueError(f"OPENLEDGER_INVOICES is auto or manual, not {invoices!r}")
         return cls(
             data_dir=data_dir,
             ledger_url=environment.get("OPENLEDGER_LEDGER", ""),
@@ -92,6 +96,7 @@ class MeteringConfig:
             currency=environment.get("OPENLEDGER_CURRENCY", "USD"),
             log_origin=environment.get("OPENLEDGER_LOG_ORIGIN", "openledger.local/log"),
             window_seconds=float(environment.get("OPENLEDGER_WINDOW_SECONDS", "60")),
+            finalise_invoices=invoices == "auto",
         )
 
 

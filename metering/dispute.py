@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from metering.billing_profile import read_profile
 from metering.billing_record import ISSUER, load_document, read_states, record_state, store_document
 from metering.billing_status import BillingStatus
 from metering.canonical import digest, parse_canonical
 from metering.credit_note import issue_credit_note
 from metering.errors import UsageUnknown
-from metering.event import rfc3339
+from metering.event import parse_rfc3339, rfc3339
 from metering.freeze import freeze, frozen, release
-from metering.invoice_lifecycle import check_reason
+from metering.invoice_lifecycle import DAY_US, check_reason
 from metering.invoice_payment import mark_paid
 from metering.ledger import Ledger, now_us
 from metering.postings import Postings
@@ -21,11 +22,14 @@ DISPUTE_TYPE = "org.openledger.dispute.v1"
 OUTCOME_TYPE = "org.openledger.dispute-outcome.v1"
 
 
-def open_dispute(ledger: Ledger, tenant: str, request_id: str, reason: str) -> dict[str, Any]:
+def open_dispute(
+    ledger: Ledger, tenant: str, request_id: str, reason: str, issuer: str = ISSUER, at_us: int | None = None
+) -> dict[str, Any]:
     """Freeze the amount of one's own settled request; a request can be disputed once.
 
-    Refuses `receipt_of_other_tenant`, `dispute_exists`, `nothing_to_dispute` (it cost nothing), `window_open` (it is
-    not paid out yet: again once the settlement window is closed), `reason_missing`. UsageUnknown for no such receipt.
+    Refuses `receipt_of_other_tenant`, `dispute_exists`, `nothing_to_dispute` (it cost nothing), `dispute_too_late` (it
+    was settled longer ago than the issuer's `dispute_days`), `window_open` (it is not paid out yet: again once the
+    settlement window is closed), `reason_missing`. UsageUnknown for no such receipt. `at_us`: now by default.
     """
     check_reason(reason)
     with ledger.store.write() as connection:
@@ -43,7 +47,11 @@ def open_dispute(ledger: Ledger, tenant: str, request_id: str, reason: str) -> d
             raise BillingStatus.DISPUTE_EXISTS.refuse(f"{request_id} is disputed as {dispute_id}")
         if not amount_nanos:
             raise BillingStatus.NOTHING_TO_DISPUTE.refuse(f"{request_id} cost nothing")
-        time_us = now_us()
+        time_us = now_us() if at_us is None else at_us
+        settled = parse_canonical(bytes(body))["settlement"]["time"]
+        days = read_profile(connection, issuer).dispute_days
+        if time_us > parse_rfc3339(settled) + days * DAY_US:
+            raise BillingStatus.DISPUTE_TOO_LATE.refuse(f"{request_id} was settled on {settled}, {days} days are given")
         postings = Postings(connection, time_us)
         moves = freeze(connection, postings, ledger.currency, dispute_id, (window, terms, amount_nanos))
         postings.flush()
@@ -55,7 +63,7 @@ def open_dispute(ledger: Ledger, tenant: str, request_id: str, reason: str) -> d
             "tenant": tenant,
             "reason": reason,
             "opened": rfc3339(time_us),
-            "settled": parse_canonical(bytes(body))["settlement"]["time"],
+            "settled": settled,
             "currency": ledger.currency,
             "amount_nanos": amount_nanos,
             "transfers": moves,
@@ -69,13 +77,22 @@ def open_dispute(ledger: Ledger, tenant: str, request_id: str, reason: str) -> d
 
 
 def resolve_dispute(
-    ledger: Ledger, dispute_id: str, *, uphold: bool, reason: str, issuer: str = ISSUER
+    ledger: Ledger,
+    dispute_id: str,
+    *,
+    uphold: bool,
+    reason: str,
+    amount_nanos: int | None = None,
+    issuer: str = ISSUER,
 ) -> dict[str, Any]:
     """Uphold: the frozen amount goes to the client, with a credit note. Reject: it goes back to those who gave it.
 
-    Refuses `dispute_unknown`, `dispute_resolved`, `credit_exceeds_invoice`, `reason_missing`.
+    `amount_nanos`: upheld for this part only; the rest goes back. Refuses `dispute_unknown`, `dispute_resolved`,
+    `amount_invalid`, `amount_exceeds_dispute`, `credit_exceeds_invoice`, `reason_missing`.
     """
     check_reason(reason)
+    if amount_nanos is not None and (not uphold or type(amount_nanos) is not int or amount_nanos <= 0):
+        raise BillingStatus.AMOUNT_INVALID.refuse("what is upheld in part is a positive integer of nanos")
     state = "upheld" if uphold else "rejected"
     with ledger.store.write() as connection:
         rows = connection.execute(
@@ -89,20 +106,23 @@ def resolve_dispute(
         tenant = opened["tenant"]
         time_us = now_us()
         postings = Postings(connection, time_us)
-        note, moves = None, []
-        if uphold:
+        upheld_nanos = (opened["amount_nanos"] if amount_nanos is None else amount_nanos) if uphold else 0
+        rest_nanos = opened["amount_nanos"] - upheld_nanos
+        if rest_nanos < 0:
+            raise BillingStatus.AMOUNT_EXCEEDS_DISPUTE.refuse(f"{opened['amount_nanos']} nanos are frozen")
+        note, moves = None, release(postings, ledger.currency, dispute_id, opened["transfers"], rest_nanos)
+        if upheld_nanos:
             note = issue_credit_note(
                 connection, postings, ledger.currency, issuer, frozen(dispute_id), tenant,
-                opened["settled"][:7], opened["amount_nanos"], reason, opened["request_id"],
+                opened["settled"][:7], upheld_nanos, reason, opened["request_id"],
             )  # fmt: skip
-            moves = note["transfers"]
-        else:
-            moves = release(postings, ledger.currency, dispute_id, opened["transfers"])
-            postings.flush()
+            moves = [*note["transfers"], *moves]
+        postings.flush()
         outcome = {
             "type": OUTCOME_TYPE,
             "dispute": rows[0][1],
             "outcome": state,
+            "upheld_nanos": upheld_nanos,
             "reason": reason,
             "resolved": rfc3339(time_us),
             "credit_note": note["number"] if note else None,

@@ -56,14 +56,21 @@ def freeze(
     return [as_json(transfer) for transfer in moves]
 
 
-def release(postings: Postings, currency: str, dispute_id: str, moves: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Undo `freeze`: each part goes back where it came from; the transfers as JSON."""
+def release(
+    postings: Postings, currency: str, dispute_id: str, moves: list[dict[str, Any]], amount_nanos: int
+) -> list[dict[str, Any]]:
+    """Undo `freeze` for an amount: each part of it goes back where it came from; the transfers as JSON.
+
+    Payer p of the frozen parts gets amount * part_p / sum part, by largest remainder.
+    """
     debit = postings.open(frozen(dispute_id), currency, overdraft=False)
     back = []
-    for move in moves:
-        payee = postings.open(move["debit"], currency, overdraft=False)
+    for name, part in largest_remainder(amount_nanos, {move["debit"]: move["amount"] for move in moves}).items():
+        if not part:
+            continue
+        payee = postings.open(name, currency, overdraft=False)
         identifier = f"{dispute_id}/release/{payee.name}"
-        transfer = Transfer(identifier, debit.name, payee.name, currency, move["amount"], "release")
+        transfer = Transfer(identifier, debit.name, payee.name, currency, part, "release")
         postings.post(transfer, debit, payee)
         back.append(transfer)
     return [as_json(transfer) for transfer in back]

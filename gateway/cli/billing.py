@@ -55,13 +55,16 @@ def resolve_dispute(
     dispute_id: Annotated[str, typer.Argument(help="dsp_...")],
     uphold: Annotated[bool, typer.Option("--uphold", help="the client gets its money back")] = False,
     reject: Annotated[bool, typer.Option("--reject", help="those who were paid keep it")] = False,
+    amount_nanos: Annotated[int | None, typer.Option(help="with --uphold: only this part of the amount")] = None,
     reason: Reason = "decided by the operator",
     as_json: Json = False,
 ) -> None:
     """Decide a dispute (operator)."""
     if uphold == reject:
         raise Failure(USAGE, "say --uphold or --reject")
-    body = {"outcome": "uphold" if uphold else "reject", "reason": reason}
+    body: dict[str, Any] = {"outcome": "uphold" if uphold else "reject", "reason": reason}
+    if amount_nanos is not None:
+        body["amount_nanos"] = amount_nanos
     resolved = Api.from_environment(admin=True).post(f"/disputes/{dispute_id}/resolve", body)
     emit(as_json, resolved, _dispute_text(resolved))
 
@@ -120,6 +123,17 @@ def finalise(
     """Give the invoice of a month its number; it never changes afterwards (operator)."""
     invoice = Api.from_environment(admin=True).post("/invoices", {"account": account, "period": period})
     emit(as_json, invoice, _invoice_text(invoice))
+
+
+@billing.command("close")
+def close(
+    period: Annotated[str | None, typer.Argument(help="a calendar month that is over; by default all of them")] = None,
+    as_json: Json = False,
+) -> None:
+    """Finalise every invoice that is due (operator). The settler does so too, when a month is over."""
+    made = Api.from_environment(admin=True).post("/billing/close", {"period": period} if period else {})["data"]
+    shown = [{**row, "total": money(row["total_nanos"], row["currency"])} for row in made]
+    emit(as_json, made, table(shown, "number", "tenant", "period", "status", "total") if made else "nothing is due")
 
 
 @billing.command("pay")

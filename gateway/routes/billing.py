@@ -1,4 +1,4 @@
-"""Invoices as documents, credit notes, disputes, billing profiles, and statements with proofs."""
+"""Invoices as documents, credit notes, billing profiles, and statements with proofs."""
 
 from dataclasses import asdict
 from typing import Any
@@ -16,11 +16,11 @@ from gateway.services import OPERATOR, Services
 from metering.billing_profile import BillingProfile, get_profile, parse_profile, put_profile
 from metering.billing_status import BillingStatus
 from metering.credit_note import credit_invoice, get_credit_note, list_credit_notes
-from metering.dispute import get_dispute, list_disputes, open_dispute, resolve_dispute
 from metering.errors import BillingRefused, PeriodInvalid, UsageUnknown
 from metering.focus import cost_and_usage, invoice_detail
 from metering.invoice import build_invoice, render_invoice
 from metering.invoice_lifecycle import finalise_invoice, get_invoice, list_invoices, pay_invoice, void_invoice
+from metering.month_end import finalise_due
 from metering.statement_proof import build_statement_proof
 
 router = APIRouter(prefix="/v1", tags=["billing"])
@@ -47,20 +47,20 @@ async def perform(services: Services, function: Any, *arguments: Any, **named: A
 @router.get("/billing/invoices")
 async def all_invoices(services: Held, caller: Anyone, account: str | None = None) -> Response:
     """One's own finalised invoices; for the operator, of one account or of all."""
-    return listing(await perform(services, list_invoices, _whose(caller, account)))
+    return listing(await perform(services, list_invoices, whose(caller, account)))
 
 
 @router.get("/billing/credit_notes")
 async def all_credit_notes(services: Held, caller: Anyone, account: str | None = None) -> Response:
     """One's own credit notes; for the operator, of one account or of all."""
-    return listing(await perform(services, list_credit_notes, _whose(caller, account)))
+    return listing(await perform(services, list_credit_notes, whose(caller, account)))
 
 
 @router.get("/credit_notes/{number}")
 async def credit_note(number: str, services: Held, caller: Anyone) -> Response:
     """The document of a credit note of one's own."""
     note = await perform(services, get_credit_note, number)
-    if not _may_see(caller, note["tenant"]):
+    if not may_see(caller, note["tenant"]):
         raise NotFound(f"credit_note_unknown: {number}", code="credit_note_unknown")
     return answer({"object": "credit_note", **note})
 
@@ -109,7 +109,7 @@ async def canonical_invoice(number: str, services: Held, caller: Anyone) -> Resp
     """The canonical bytes whose digest is in the transparency log."""
     invoice = await find_invoice(services, caller, number, None)
     if "digest" not in invoice:
-        raise Conflict(f"{number} is a draft", code="invoice_is_draft")
+        raise BillingStatus.INVOICE_IS_DRAFT.refuse(f"{number} is a draft")
     body = await services.call(services.ledger.document, invoice["digest"])
     return Response(body, media_type="application/json")
 
@@ -124,16 +124,35 @@ async def finalise(request: Request, services: Held, caller: Admin) -> Response:
     return answer({"object": "invoice", "id": invoice["number"], **invoice}, 201)
 
 
+@router.post("/invoices/{identifier}/finalise")
+async def finalise_draft(identifier: str, services: Held, caller: Admin, account: str | None = None) -> Response:
+    """Finalises a draft, named by its period (2026-10) with ?account=; another is `invoice_not_draft`."""
+    found = await find_invoice(services, caller, identifier, account)
+    if found["number"] is not None:
+        raise BillingStatus.INVOICE_NOT_DRAFT.refuse(f"{found['number']} is {found['status']}")
+    invoice = await perform(services, finalise_invoice, found["tenant"], found["period"])
+    return answer({"object": "invoice", "id": invoice["number"], **invoice}, 201)
+
+
+@router.post("/billing/close")
+async def close_month(request: Request, services: Held, caller: Admin) -> Response:
+    """{"period"?}: finalises all invoices that are due, of one month or of all that are over. Again makes none."""
+    body = await read_json(request)
+    made = await perform(services, finalise_due, text(body, "period") if "period" in body else None)
+    return listing([{"object": "invoice", "id": invoice["number"], **invoice} for invoice in made])
+
+
 @router.post("/invoices/{number}/pay")
 async def pay(number: str, services: Held, caller: Anyone) -> Response:
     """Pays what is due from the wallet."""
-    await find_invoice(services, caller, number, None)
+    await require_final(services, caller, number)
     return answer({"object": "invoice", "id": number, **await perform(services, pay_invoice, number)})
 
 
 @router.post("/invoices/{number}/void")
 async def void(number: str, request: Request, services: Held, caller: Admin) -> Response:
     """{"reason"}: withdraws an open invoice; its number stays taken."""
+    await require_final(services, caller, number)
     reason = text(await read_json(request), "reason", "")
     return answer({"object": "invoice", "id": number, **await perform(services, void_invoice, number, reason)})
 
@@ -141,44 +160,11 @@ async def void(number: str, request: Request, services: Held, caller: Admin) -> 
 @router.post("/invoices/{number}/credit_notes")
 async def credit(number: str, request: Request, services: Held, caller: Admin) -> Response:
     """{"amount_nanos", "reason"}: gives back a net amount and its part of the tax."""
+    await require_final(services, caller, number)
     body = await read_json(request)
     reason = text(body, "reason", "")
     note = await perform(services, credit_invoice, number, body.get("amount_nanos"), reason)
     return answer({"object": "credit_note", **note}, 201)
-
-
-@router.post("/disputes")
-async def dispute(request: Request, services: Held, caller: Anyone) -> Response:
-    """{"request_id", "reason"}: contests one's own receipt; its amount is frozen."""
-    body = await read_json(request)
-    arguments = (caller.account, text(body, "request_id"), text(body, "reason", ""))
-    return answer(await perform(services, open_dispute, *arguments), 201)
-
-
-@router.get("/disputes")
-async def disputes(services: Held, caller: Anyone, account: str | None = None, state: str | None = None) -> Response:
-    """One's own disputes; for the operator, of one account or of all."""
-    return listing(await perform(services, list_disputes, _whose(caller, account), state))
-
-
-@router.get("/disputes/{dispute_id}")
-async def one_dispute(dispute_id: str, services: Held, caller: Anyone) -> Response:
-    """A dispute of one's own, with its history."""
-    found = await perform(services, get_dispute, dispute_id)
-    if not _may_see(caller, found["tenant"]):
-        raise NotFound(f"dispute_unknown: {dispute_id}", code="dispute_unknown")
-    return answer(found)
-
-
-@router.post("/disputes/{dispute_id}/resolve")
-async def resolve(dispute_id: str, request: Request, services: Held, caller: Admin) -> Response:
-    """{"outcome": "uphold"|"reject", "reason"}: gives the frozen amount to the client, or back to the payees."""
-    body = await read_json(request)
-    outcome = text(body, "outcome")
-    if outcome not in ("uphold", "reject"):
-        raise InvalidRequest("outcome must be uphold or reject", param="outcome")
-    reason = text(body, "reason", "")
-    return answer(await perform(services, resolve_dispute, dispute_id, uphold=outcome == "uphold", reason=reason))
 
 
 @router.get("/billing/profile")
@@ -195,7 +181,7 @@ async def change_profile(request: Request, services: Held, caller: Anyone, accou
     value = await read_json(request)
     if not caller.is_admin:
         kept = await perform(services, get_profile, name)
-        ours = ("tax_label", "tax_rate_ppm", "terms_days", "note")
+        ours = ("tax_label", "tax_rate_ppm", "terms_days", "dispute_days", "note")
         if ours_set := sorted(value.keys() & set(ours)):
             raise Forbidden(f"Only the operator sets {', '.join(ours_set)}.")
         value = {**value, **{member: getattr(kept, member) for member in ours}}
@@ -220,17 +206,25 @@ async def find_invoice(services: Services, caller: Caller, identifier: str, acco
         return await perform(services, build_invoice, tenant, identifier.removeprefix("draft-"), OPERATOR)
     except PeriodInvalid:
         invoice = await perform(services, get_invoice, identifier, OPERATOR)
-    if not _may_see(caller, invoice["tenant"]):
+    if not may_see(caller, invoice["tenant"]):
         raise NotFound(f"invoice_unknown: {identifier}", code="invoice_unknown")
     return invoice
 
 
-def _whose(caller: Caller, account: str | None) -> str | None:
+async def require_final(services: Services, caller: Caller, number: str) -> None:
+    """Refuses `invoice_is_draft` when a number is none but a period; `invoice_unknown` for another's."""
+    invoice = await find_invoice(services, caller, number, None)
+    if invoice["number"] != number:
+        raise BillingStatus.INVOICE_IS_DRAFT.refuse(f"{number} is not the number of a finalised invoice")
+
+
+def whose(caller: Caller, account: str | None) -> str | None:
     """The account to list: one's own; for the operator any, or all (None)."""
     return account if caller.is_admin else own_or_admin(caller, account)
 
 
-def _may_see(caller: Caller, tenant: str) -> bool:
+def may_see(caller: Caller, tenant: str) -> bool:
+    """Whether a tenant's documents are the caller's to see."""
     return caller.is_admin or caller.account == tenant
 
 

@@ -107,6 +107,46 @@ def test_an_upheld_dispute_after_the_invoice_is_a_credit_note_on_it_with_tax(pai
     assert_clean(paid)
 
 
+@pytest.mark.parametrize("part", [1, 1000, 2160])
+def test_a_dispute_upheld_in_part_divides_the_frozen_amount(paid, month, part):
+    """The client gets its part with a credit note, the payees the rest; nothing stays frozen, nothing is lost."""
+    put_profile(paid.ledger, "operator", BillingProfile("Issuer", tax_label="VAT", tax_rate_ppm=100_000))
+    finalise_invoice(paid.ledger, "acme", month, at_us=now_us() + AFTER_US)
+    client, before = paid.ledger.balance("acme").available, balances(paid)
+    dispute = open_dispute(paid.ledger, "acme", paid.events[0].id, "half of it was wrong")
+    resolved = resolve_dispute(paid.ledger, dispute["id"], uphold=True, reason="in part", amount_nanos=part)
+    note = get_credit_note(paid.ledger, resolved["credit_note"])
+    assert (resolved["state"], note["amount_nanos"], note["tax_nanos"]) == ("upheld", part, (part + 5) // 10)
+    assert paid.ledger.balance("acme").available == client + note["total_nanos"]
+    after = balances(paid)
+    assert sum(before.values()) - sum(after.values()) == part
+    assert all(after[name] <= before[name] for name in before)
+    assert_clean(paid)
+
+
+def test_a_part_is_a_positive_part_of_what_is_frozen(paid):
+    """More than is frozen, nothing, a float, or a part of a rejection is refused; the dispute stays open."""
+    dispute = open_dispute(paid.ledger, "acme", paid.events[0].id, "wrong")
+
+    def part(amount, uphold=True) -> str:
+        return refusal(resolve_dispute, paid.ledger, dispute["id"], uphold=uphold, reason="x", amount_nanos=amount)
+
+    assert part(2162) == "amount_exceeds_dispute"
+    assert [part(amount) for amount in (0, -1, 1.0, True, "1")] == ["amount_invalid"] * 5
+    assert part(1, uphold=False) == "amount_invalid"
+    assert get_dispute(paid.ledger, dispute["id"])["state"] == "open"
+    assert_clean(paid)
+
+
+def test_a_dispute_comes_in_time_or_not_at_all(paid):
+    """The issuer says how many days after settlement; on the last one it is open still."""
+    put_profile(paid.ledger, "operator", BillingProfile("Issuer", dispute_days=30))
+    day_us = 86_400_000_000
+    late = (paid.ledger, "acme", paid.events[0].id, "late")
+    assert refusal(open_dispute, *late, at_us=now_us() + 30 * day_us + day_us) == "dispute_too_late"
+    assert open_dispute(*late, at_us=now_us() + 30 * day_us - day_us)["state"] == "open"
+
+
 def test_all_disputes_of_a_window_take_back_all_of_it(paid):
     """Whatever the roundings, nothing goes below zero and clients get every nano back; the issuer covers the rest."""
     for event in paid.events:
