@@ -115,8 +115,9 @@ def wait_included(ledger: Ledger, digest: str, timeout_seconds: float = 10.0) ->
 
 
 def find_leaf(connection: Connection, digest: str) -> int | None:
-    """The first leaf index of that digest."""
-    return connection.execute("SELECT min(leaf_index) FROM log_leaves WHERE digest = ?", (digest,))[0][0]
+    """The first leaf index of that public entry's digest. A usage leaf is found through its request."""
+    rows = connection.execute("SELECT min(leaf_index) FROM log_leaves WHERE digest = ? AND kind <> 'usage'", (digest,))
+    return rows[0][0]
 
 
 def read_checkpoint(connection: Connection) -> str:

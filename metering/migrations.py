@@ -102,4 +102,9 @@ MIGRATIONS: list[list[str]] = [
         "CREATE INDEX log_leaves_public ON log_leaves (leaf_index) WHERE kind <> 'usage'",
         "CREATE INDEX documents_kind ON documents (kind)",
     ],
+    [
+        # usage rows know their leaf; an index of random digests was the one page that each of them had to itself
+        "DROP INDEX log_leaves_digest",
+        "CREATE INDEX log_leaves_public_digest ON log_leaves (digest) WHERE kind <> 'usage'",
+    ],
 ]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from metering.canonical import INT_MAX
 from metering.store import Connection
 
-LOAD_IDS = 500  # in one statement
+HOLD_COLUMNS = "id, tenant, account, amount, expires_us, state"
 
 
 @dataclass(slots=True)
@@ -129,22 +129,15 @@ class Postings:
     def load_holds(self, hold_ids: Sequence[str]) -> None:
         """Read many holds at once, for `find_hold`."""
         self._loaded.update(dict.fromkeys(hold_ids))
-        for start in range(0, len(hold_ids), LOAD_IDS):
-            some = hold_ids[start : start + LOAD_IDS]
-            rows = self._connection.execute(
-                "SELECT id, tenant, account, amount, expires_us, state FROM holds"
-                f" WHERE id IN ({','.join('?' * len(some))}){self._connection.row_lock}",
-                some,
-            )
-            self._loaded.update({row[0]: Hold(*row) for row in rows})
+        rows = self._connection.select(HOLD_COLUMNS, "holds", "id", hold_ids, lock=True)
+        self._loaded.update({row[0]: Hold._make(row) for row in rows})
 
     def find_hold(self, hold_id: str) -> Hold | None:
         """The hold as it stands inside this transaction, or None."""
         if hold_id in self._loaded:
             return self._loaded[hold_id]
         rows = self._connection.execute(
-            "SELECT id, tenant, account, amount, expires_us, state FROM holds WHERE id = ?" + self._connection.row_lock,
-            (hold_id,),
+            f"SELECT {HOLD_COLUMNS} FROM holds WHERE id = ?{self._connection.row_lock}", (hold_id,)
         )
         return Hold(*rows[0]) if rows else None
 

@@ -14,7 +14,7 @@ from metering.event import UsageEvent, rfc3339
 from metering.ledger import MICROTOKEN, MICROTOKENS_PER_TOKEN, receivable, wallet
 from metering.log import LogTree, sign_checkpoint
 from metering.note import NoteSigner
-from metering.postings import LOAD_IDS, Postings, Transfer
+from metering.postings import Postings, Transfer
 from metering.pricebook import Rating, rate_tokens
 from metering.reading import Reading
 from metering.reading import read_record as read_record
@@ -69,11 +69,7 @@ class Batch:
     def load(self, readings: Sequence[Reading]) -> None:
         """Read in a few statements what `add` will ask for: which events are settled, and their holds."""
         names = sorted({reading.event.id for reading in readings if reading.event is not None})
-        for start in range(0, len(names), LOAD_IDS):
-            some = names[start : start + LOAD_IDS]
-            marks = ",".join("?" * len(some))
-            rows = self.connection.execute(f"SELECT id, event_digest FROM usage WHERE id IN ({marks})", some)
-            self.settled.update(rows)
+        self.settled.update(self.connection.select("id, event_digest", "usage", "id", names))
         self.postings.load_holds(names)
 
     def add(self, reading: Reading) -> None:
@@ -142,8 +138,8 @@ class Batch:
             posted = min(total_nanos, hold.amount_nanos)
             self.postings.release(hold, "posted" if posted else "voided", posted)
         paid, owed = posted, total_nanos - posted
-        client = self.postings.find(wallet(event.tenant), self.currency) if total_nanos else None
-        if owed and client is not None:
+        client = self.postings.find(wallet(event.tenant), self.currency) if owed else None
+        if client is not None:
             extra = max(0, min(owed, client.available - posted))
             paid, owed = paid + extra, owed - extra
         transfers = []

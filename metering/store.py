@@ -14,6 +14,8 @@ from metering.config import MeteringConfig
 from metering.errors import SchemaUnknown
 from metering.migrations import MIGRATIONS
 
+Rows = list[tuple[Any, ...]]
+
 
 class Connection(Protocol):
     """Statements inside one transaction."""
@@ -26,6 +28,10 @@ class Connection(Protocol):
 
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         """Run one statement for each row."""
+        ...
+
+    def select(self, columns: str, table: str, key: str, values: Sequence[str], *, lock: bool = False) -> Rows:
+        """The rows whose `key` is one of many texts, in any order; `lock` keeps them as they are, like `row_lock`."""
         ...
 
     def insert(self, table: str, columns: str, rows: Sequence[Sequence[Any]]) -> None:

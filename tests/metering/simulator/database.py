@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from metering.errors import LedgerUnavailable
-from metering.store import Connection, Store
+from metering.store import Connection, Rows, Store
 
 MOMENTS = ("statement", "before commit", "after commit", "unavailable")
 
@@ -67,6 +67,10 @@ class DyingConnection:
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         self._count()
         self._inner.executemany(sql, rows)
+
+    def select(self, columns: str, table: str, key: str, values: Sequence[str], *, lock: bool = False) -> Rows:
+        self._count()
+        return self._inner.select(columns, table, key, values, lock=lock)
 
     def insert(self, table: str, columns: str, rows: Sequence[Sequence[Any]]) -> None:
         self._count()
