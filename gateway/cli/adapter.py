@@ -9,6 +9,7 @@ from typing import Annotated, Any, BinaryIO
 import typer
 
 from gateway.cli.api import Api, data_directory
+from gateway.cli.composing import compose_locally
 from gateway.cli.datanet import export_version
 from gateway.cli.failures import USAGE, Failure
 from gateway.cli.output import Json, emit, errors, facts, table
@@ -76,6 +77,26 @@ def register(
     if promote:
         promote_to(api, name, adapter["digest"], account)
     emit(as_json, adapter, facts(adapter))
+
+
+@app.command()
+def compose(
+    parts: Annotated[list[str], typer.Argument(help="NAME=WEIGHT each; a registered name, a digest or a directory")],
+    out: Annotated[Path, typer.Option(help="package directory to write")],
+    base: Annotated[Path | None, typer.Option(help="base model directory; $DATA/base by default")] = None,
+    register: Annotated[str | None, typer.Option(help="namespace/adapter[:tag] to register under")] = None,
+    account: Account = None,
+    as_json: Json = False,
+) -> None:
+    """Add adapters up, weighted, into one: served as one LoRA, attributed to the contributors of all."""
+    local = register is None and all(Path(part.rpartition("=")[0]).is_dir() for part in parts)
+    api = None if local else Api.from_environment()
+    done = compose_locally(api, parts, base or data_directory() / "base", out)
+    if done["head"] is None:
+        errors.print("a part has no attribution head, so the whole has none: it pays its declared weights")
+    if api is not None and register is not None:
+        done["registered"] = upload_package(api, out, register, None, account)
+    emit(as_json, done, facts(done))
 
 
 @app.command("list")
