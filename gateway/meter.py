@@ -17,6 +17,7 @@ class Meter:
     final: bool = False
     finish_reasons: dict[int, str] = field(default_factory=dict)
     token_ids: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))  # by choice
+    prompts: list[list[int]] | None = None  # token ids of each prompt; only the engine's last METER names them
     unshown: dict[int, list[dict]] = field(default_factory=lambda: defaultdict(list))  # scored tokens, by choice
 
     def add(self, meter: dict[str, Any]) -> None:
@@ -27,6 +28,7 @@ class Meter:
         self.contributors = meter["contributors"]
         self.scores = meter["score_sums"]
         self.final = self.final or meter["final"]
+        self.prompts = meter.get("prompt_token_ids") or self.prompts
         for choice in meter["choices"]:
             self._add_choice(choice)
 

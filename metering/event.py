@@ -135,15 +135,17 @@ def event_from_json(envelope: Any) -> UsageEvent:
     return UsageEvent(id=envelope["id"], time_unix_us=parse_rfc3339(envelope["time"]), **fields)
 
 
-def commit_tokens(salt: bytes, choices: Sequence[Sequence[int]]) -> str:
-    """Digest of the canonical JSON {"choices": [[token ids] per choice], "salt": hex}.
+def commit_tokens(salt: bytes, choices: Sequence[Sequence[int]], prompts: Sequence[Sequence[int]] | None = None) -> str:
+    """Digest of the canonical JSON {"choices": [[token ids] per choice], "prompts": [[ids] per prompt], "salt": hex}.
 
-    The 32-byte salt is drawn per request and travels in the answer only: its holder can prove which tokens were billed,
-    nobody else can guess them from the event.
+    Without `prompts` (where they are not known any more) the member is absent. The 32-byte salt is drawn per request
+    and travels in the answer only: its holder can prove which tokens were billed, and after which prompt; nobody else
+    can guess them from the event.
     """
     if len(salt) != 32:
         raise ValueError("salt must be 32 bytes")
-    return digest(canonical_bytes({"choices": [list(ids) for ids in choices], "salt": salt.hex()}))
+    committed = {"choices": [list(ids) for ids in choices], "salt": salt.hex()}
+    return digest(canonical_bytes(committed if prompts is None else {**committed, "prompts": [*map(list, prompts)]}))
 
 
 def rfc3339(time_unix_us: int) -> str:

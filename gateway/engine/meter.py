@@ -56,6 +56,7 @@ class Generation:
     cached_tokens: int = 0
     unscored_tokens: int = 0
     choices: dict[int, Choice] = field(default_factory=dict)
+    prompts: dict[int, list[int]] = field(default_factory=dict)
     vllm_ids: set[str] = field(default_factory=set)
     closed: bool = False
 
@@ -89,7 +90,10 @@ class Generation:
         if not pending and not final:
             return None
         chosen = sorted(self.choices.items()) if final else pending.items()
-        return self._head(final) | {"choices": [c.take(i, bool(self.contributors)) for i, c in chosen]}
+        delta = self._head(final) | {"choices": [c.take(i, bool(self.contributors)) for i, c in chosen]}
+        if final:
+            delta["prompt_token_ids"] = [ids for _, ids in sorted(self.prompts.items())]
+        return delta
 
     def summary(self) -> dict[str, Any]:
         """METER without per-token arrays, for a gateway that lost the stream."""
@@ -142,7 +146,7 @@ class Meter:
         generation = self.find(matched[1]) if matched else None
         if generation is None or not matched:
             return
-        self._describe(generation, state, vllm_id)
+        self._describe(generation, state, vllm_id, int(matched[2] or 0))
         index = int(matched[2] or 0) * (parent.n if parent else 1) + state.request_index
         choice = generation.choices.get(index) or self._new_choice(generation, state, index)
         if finish_reason is not None:
@@ -166,12 +170,13 @@ class Meter:
         """Hands this step's counts to the operating system, before any consumer of its tokens runs."""
         self._tally.flush()
 
-    def _describe(self, generation: Generation, state: Any, vllm_id: str) -> None:
+    def _describe(self, generation: Generation, state: Any, vllm_id: str, prompt: int) -> None:
         if vllm_id in generation.vllm_ids:
             return
         generation.vllm_ids.add(vllm_id)
         # The prompt is counted once per prompt, not once per choice; its cache hits are the first choice's.
         generation.prompt_tokens += state.prompt_len
+        generation.prompts[prompt] = list(state.prompt_token_ids or ())
         generation.cached_tokens += state.num_cached_tokens
         if state.lora_request is not None:
             generation.adapter = state.lora_request.lora_name

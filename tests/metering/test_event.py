@@ -39,6 +39,9 @@ def test_token_commitment_vector():
     """The commitment is the digest of specified bytes."""
     vector = VECTORS["tokens_commitment"]
     assert commit_tokens(bytes.fromhex(vector["salt_hex"]), vector["choices"]) == vector["commitment"]
+    vector = VECTORS["tokens_commitment_with_prompts"]
+    salt = bytes.fromhex(vector["salt_hex"])
+    assert commit_tokens(salt, vector["choices"], vector["prompts"]) == vector["commitment"]
 
 
 def test_the_bytes_are_a_cloudevent():
