@@ -1,6 +1,7 @@
 """What ends an answer: the usage event, and the usage, cost, attribution and receipt id that the client is shown."""
 
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -54,10 +55,18 @@ def usage_event(ticket: Ticket, meter: Meter, finish: str = "abort") -> UsageEve
     )
 
 
-def close(ticket: Ticket, meter: Meter, terms: Terms, prices: PriceBook, finish: str = "abort") -> Closing:
-    """The closing of a request whose generation has ended."""
+def close(
+    ticket: Ticket,
+    meter: Meter,
+    terms: Terms,
+    prices: PriceBook,
+    finish: str = "abort",
+    volumes_of: Callable[[UsageEvent], Mapping[str, int]] | None = None,
+) -> Closing:
+    """The closing of a request whose generation has ended. `volumes_of` an event choose among tiers of prices."""
     event = usage_event(ticket, meter, finish)
-    cost_nanos = rate(event, prices).total_nanos
+    volumes = volumes_of(event) if volumes_of and prices.prices(event.adapter).tiers else None
+    cost_nanos = rate(event, prices, volumes).total_nanos
     usage = {
         "prompt_tokens": event.prompt_tokens,
         "completion_tokens": event.completion_tokens,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from metering.canonical import canonical_bytes, digest, is_digest, parse_canonical
@@ -12,21 +12,56 @@ from metering.event import UsageEvent
 
 KINDS = ("prompt", "cached", "completion")
 UNIT_NANOS_MAX = 10**9  # one currency unit a token; keeps any rating below 2^63
+FROM_TOKENS_MAX = 2**62
+TIERS_MAX = 100
+PRICES = tuple(f"{kind}_nanos" for kind in KINDS)
+
+
+class Tier(NamedTuple):
+    """What a token of one kind costs a tenant whose volume is at least `from_tokens`."""
+
+    from_tokens: int
+    unit_nanos: int
 
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """Nanos per token of each kind."""
+    """Nanos per token of each kind; `tiers`: by kind, other prices for tenants of larger volume, smallest first.
+
+    A volume is the tokens of that kind that were settled for the tenant in the calendar month before the request's (see
+    metering.volume). Construction raises PriceBookInvalid naming the field.
+    """
 
     prompt_nanos: int
     cached_nanos: int
     completion_nanos: int
+    tiers: Mapping[str, tuple[Tier, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if type(value) is not int or not 0 <= value <= UNIT_NANOS_MAX:
-                raise PriceBookInvalid(f"{name}: {value!r} is not an integer in [0, {UNIT_NANOS_MAX}]")
+        for name in PRICES:
+            _check_integer(name, getattr(self, name), 0, UNIT_NANOS_MAX)
+        for kind, tiers in self.tiers.items():
+            if kind not in KINDS:
+                raise PriceBookInvalid(f"tiers: {kind!r} is not one of {', '.join(KINDS)}")
+            if not 1 <= len(tiers) <= TIERS_MAX:
+                raise PriceBookInvalid(f"tiers of {kind}: not 1 to {TIERS_MAX}")
+            last = 0
+            for tier in tiers:
+                _check_integer(f"tiers of {kind}: from_tokens", tier.from_tokens, last + 1, FROM_TOKENS_MAX)
+                _check_integer(f"tiers of {kind}: unit_nanos", tier.unit_nanos, 0, UNIT_NANOS_MAX)
+                last = tier.from_tokens
+
+    def unit_nanos(self, kind: str, volumes: Mapping[str, int]) -> int:
+        """The price of a token of this kind at these volumes: of the last tier that they reach."""
+        price = getattr(self, f"{kind}_nanos")
+        for tier in self.tiers.get(kind, ()):
+            if volumes.get(kind, 0) >= tier.from_tokens:
+                price = tier.unit_nanos
+        return price
+
+    def highest(self, kind: str) -> int:
+        """The price of the dearest tier."""
+        return max(getattr(self, f"{kind}_nanos"), *(tier.unit_nanos for tier in self.tiers.get(kind, ())), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +108,10 @@ class RatingLine(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rating:
+    """`volumes`: those that chose the tiers, where the prices have tiers."""
+
     lines: tuple[RatingLine, ...]
+    volumes: Mapping[str, int] | None = None
 
     @property
     def total_nanos(self) -> int:
@@ -113,12 +151,12 @@ def decode_price_book(data: bytes) -> PriceBook:
     )
 
 
-def rate(event: UsageEvent, book: PriceBook) -> Rating:
+def rate(event: UsageEvent, book: PriceBook, volumes: Mapping[str, int] | None = None) -> Rating:
     """One line per token kind, in the order of KINDS; only what serves costs. RatingError for another book's event."""
     if event.price_book != book.digest:
         raise RatingError(f"event {event.id} names another price book: {event.price_book}")
     return rate_tokens(
-        book, event.adapter, event.prompt_tokens, event.cached_tokens, event.completion_tokens, event.purpose
+        book, event.adapter, event.prompt_tokens, event.cached_tokens, event.completion_tokens, event.purpose, volumes
     )
 
 
@@ -129,9 +167,18 @@ def rate_tokens(
     cached_tokens: int,
     completion_tokens: int,
     purpose: str = "serve",
+    volumes: Mapping[str, int] | None = None,
 ) -> Rating:
-    """The rating of these counts: `prompt` counts the computed ones, prompt_tokens - cached_tokens."""
-    prices = book.prices(adapter) if purpose == "serve" else Prices(0, 0, 0)
+    """The rating of these counts: `prompt` counts the computed ones, prompt_tokens - cached_tokens.
+
+    `volumes` (none: all 0) choose among tiers; prices without tiers do not look at them.
+    """
+    prices = book.prices(adapter) if purpose == "serve" else FREE
+    if prices.tiers:
+        volumes = volumes or dict.fromkeys(KINDS, 0)
+        quantities = (prompt_tokens - cached_tokens, cached_tokens, completion_tokens)
+        lines = [_line(kind, n, prices.unit_nanos(kind, volumes)) for kind, n in zip(KINDS, quantities, strict=True)]
+        return Rating(tuple(lines), dict(volumes))
     return Rating(
         (
             _line("prompt", prompt_tokens - cached_tokens, prices.prompt_nanos),
@@ -142,8 +189,13 @@ def rate_tokens(
 
 
 def worst_case_nanos(book: PriceBook, adapter: str | None, prompt_tokens: int, max_tokens: int) -> int:
-    """The most that a request can cost: the amount to hold. `max_tokens` counts all choices (n * max_tokens)."""
+    """The most that a request can cost, in whatever tier: the amount to hold.
+
+    `max_tokens` counts all choices (n * max_tokens).
+    """
     prices = book.prices(adapter)
+    if prices.tiers:
+        prices = Prices(*(prices.highest(kind) for kind in KINDS))
     return prompt_tokens * max(prices.prompt_nanos, prices.cached_nanos) + max_tokens * prices.completion_nanos
 
 
@@ -152,10 +204,29 @@ def _line(kind: str, quantity: int, unit_nanos: int) -> RatingLine:
 
 
 def _prices(value: Any) -> Prices:
-    if not isinstance(value, dict) or value.keys() != set(Prices.__slots__):
-        raise PriceBookInvalid(f"prices: members must be exactly {', '.join(Prices.__slots__)}")
-    return Prices(**value)
+    if not isinstance(value, dict) or value.keys() - {"tiers"} != set(PRICES):
+        raise PriceBookInvalid(f"prices: members must be exactly {', '.join(PRICES)}, and tiers where there are any")
+    if "tiers" not in value:
+        return Prices(**value)
+    tiers = value["tiers"]
+    if not isinstance(tiers, dict) or not tiers or not all(isinstance(rows, list) for rows in tiers.values()):
+        raise PriceBookInvalid("tiers: not an object of arrays with at least one member")
+    for row in (row for rows in tiers.values() for row in rows):
+        if not isinstance(row, dict) or row.keys() != set(Tier._fields):
+            raise PriceBookInvalid(f"tiers: members must be exactly {', '.join(Tier._fields)}")
+    return Prices(**{**value, "tiers": {kind: tuple(Tier(**row) for row in rows) for kind, rows in tiers.items()}})
 
 
-def _prices_json(prices: Prices) -> dict[str, int]:
-    return {name: getattr(prices, name) for name in Prices.__slots__}
+def _prices_json(prices: Prices) -> dict[str, Any]:
+    members: dict[str, Any] = {name: getattr(prices, name) for name in PRICES}
+    if prices.tiers:
+        members["tiers"] = {kind: [tier._asdict() for tier in tiers] for kind, tiers in prices.tiers.items()}
+    return members
+
+
+def _check_integer(name: str, value: object, low: int, high: int) -> None:
+    if type(value) is not int or not low <= value <= high:
+        raise PriceBookInvalid(f"{name}: {value!r} is not an integer in [{low}, {high}]")
+
+
+FREE = Prices(0, 0, 0)

@@ -34,6 +34,7 @@ BODY_MEMBERS = {
     "settlement": {"time", "transfers", "window"},
     "shares": {"fidelity_ppm", "method", "provisional_ppm"},
 }
+OPTIONAL = {"volumes"}  # of the rating, where prices have tiers
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ def _check_format(receipt: Any) -> dict[str, Any]:
     if not isinstance(body, dict) or body.keys() != BODY_MEMBERS.keys():
         raise ReceiptInvalid("format", f"body members are not exactly {', '.join(BODY_MEMBERS)}")
     for name, members in BODY_MEMBERS.items():
-        if members is not None and (not isinstance(body[name], dict) or body[name].keys() != members):
+        if members is not None and (not isinstance(body[name], dict) or body[name].keys() - OPTIONAL != members):
             raise ReceiptInvalid("format", f"{name} members are not exactly {', '.join(sorted(members))}")
     return body
 

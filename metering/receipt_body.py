@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import orjson
 
@@ -25,7 +26,7 @@ def receipt_body(
 ) -> bytes:
     """Its canonical bytes."""
     provisional = shares_ppm(event.scores, terms.declared, terms.fidelity_ppm) if event.purpose == "serve" else {}
-    rest = {
+    rest: dict[str, Any] = {
         "rating": {
             "currency": book.currency,
             "lines": [
@@ -49,6 +50,8 @@ def receipt_body(
         },
         "shares": {"fidelity_ppm": terms.fidelity_ppm, "method": terms.method, "provisional_ppm": provisional},
     }
+    if rating.volumes is not None:
+        rest["rating"]["volumes"] = rating.volumes
     # Canonical without a second look: whole numbers within 64 bits, and names that are ASCII. The record is canonical,
     # and "event" sorts first.
     return b'{"event":' + record + b"," + orjson.dumps(rest, option=orjson.OPT_SORT_KEYS)[1:]

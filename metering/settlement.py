@@ -14,12 +14,13 @@ from metering.event import UsageEvent, rfc3339
 from metering.ledger import MICROTOKEN, MICROTOKENS_PER_TOKEN, receivable, wallet
 from metering.log import LogTree, sign_checkpoint
 from metering.note import NoteSigner
+from metering.period import current_month
 from metering.postings import Postings, Transfer
 from metering.pricebook import Rating, rate_tokens
 from metering.reading import Reading
-from metering.reading import read_record as read_record
 from metering.receipt_body import receipt_body
 from metering.store import Connection
+from metering.volume import read_volumes
 from metering.windows import BASE_ONLY, GENERATED, WindowTotals, clearing, open_window
 
 
@@ -59,6 +60,7 @@ class Batch:
     settled: dict[str, str] = field(default_factory=dict)  # event id to digest
     bodies: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     lines: defaultdict[tuple[Any, ...], list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0, 0]))
+    volumes: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)  # by tenant and month
     duplicates: int = 0
     quarantined: int = 0
 
@@ -113,9 +115,11 @@ class Batch:
         terms, book = self.catalog.agree(self.connection, event, self.currency)
         if not self.window:
             self.window = open_window(self.connection, self.time_us)
+        volumes = self._volumes(event) if book.prices(event.adapter).tiers else None
         rating = rate_tokens(
-            book, event.adapter, event.prompt_tokens, event.cached_tokens, event.completion_tokens, event.purpose
-        )
+            book, event.adapter, event.prompt_tokens, event.cached_tokens, event.completion_tokens, event.purpose,
+            volumes,
+        )  # fmt: skip
         total_nanos = rating.total_nanos
         base_only = event.purpose != "serve" or not terms.declared
         transfers = [*self._charge(event, total_nanos), *self._count(event, base_only)]
@@ -127,6 +131,14 @@ class Batch:
             event.id, reading.digest, self.window, event.tenant, event.terms, event.completion_tokens,
             int(base_only), total_nanos, body, digest(body),
         )  # fmt: skip
+
+    def _volumes(self, event: UsageEvent) -> dict[str, int]:
+        """What chooses the event's tiers. It is of a month that is over, so that no order of events changes it."""
+        at_us = min(event.time_unix_us, self.time_us)  # a gateway's clock may be ahead
+        key = (event.tenant, current_month(at_us))
+        if key not in self.volumes:
+            self.volumes[key] = read_volumes(self.connection, event.tenant, at_us)
+        return self.volumes[key]
 
     def _charge(self, event: UsageEvent, total_nanos: int) -> list[Transfer]:
         """Debit the client once: from its hold, else from what it has; what is missing it owes."""

@@ -1,0 +1,24 @@
+"""A tenant's volume: the tokens of each kind that choose its tier of a price (docs/formats/price-book.md)."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from metering.period import current_month, parse_period
+from metering.pricebook import KINDS
+from metering.store import Connection
+
+
+def read_volumes(connection: Connection, tenant: str, at_us: int) -> dict[str, int]:
+    """Tokens of each kind that were settled for the tenant in the calendar month (UTC) before the one of `at_us`.
+
+    Over all models, whatever they cost. A month that is over never changes: late events are settled in a later one.
+    """
+    month = parse_period(current_month(at_us)).first
+    before = (month - timedelta(days=1)).replace(day=1)
+    rows = connection.execute(
+        "SELECT kind, CAST(sum(quantity) AS BIGINT) FROM usage_totals WHERE tenant = ? AND day >= ? AND day < ?"
+        " GROUP BY kind",
+        (tenant, before.isoformat(), month.isoformat()),
+    )
+    return {**dict.fromkeys(KINDS, 0), **dict(rows)}
