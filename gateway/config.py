@@ -17,6 +17,9 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8000
     workers: int = 1
+    ledger: str = ""  # postgresql://...; the embedded file under `data` when empty
+    events: str = ""  # nats://...; the settler tails the journal when empty
+    settlers: int = 1  # on this machine; several need both of the above
     public_url: str = ""  # what receipts and snippets show; http://host:port when empty
     default_max_tokens: int = 512  # when a chat request names no limit; the hold must be finite
     max_body_bytes: int = 4 << 20

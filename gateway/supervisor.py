@@ -1,4 +1,4 @@
-"""`openledger serve`: one console over three processes - engine, gateway, settler - each restarted when it crashes."""
+"""`openledger serve`: one console over engine, gateway and settler (with a bus: forwarder), restarted on a crash."""
 
 import fcntl
 import os
@@ -53,7 +53,7 @@ class Supervisor:
         self._say = say
         adopt_orphans()
         self._reaper = Reaper()
-        self._children = [self._engine(), self._gateway(), self._settler()]
+        self._children = [self._engine(), self._gateway(), *self._forwarders(), *self._settlers()]
 
     def start(self, waiting: Callable[[str], None]) -> float:
         """Starts all and returns the seconds until requests are served; `waiting` is told what is missing, often.
@@ -80,16 +80,17 @@ class Supervisor:
         time.sleep(TURN_SECONDS)
 
     def stop(self) -> None:
-        """Stops the gateway first (it drains), then the settler (it settles what was drained), then the engine."""
-        engine, gateway, settler = self._children
-        for child in (gateway, settler, engine):
+        """Stops the gateway first (it drains), then forwarder and settlers (each passes on what was drained), then the
+        engine."""
+        engine, *others = self._children
+        for child in (*others, engine):
             child.stop()
         self._reaper.close()
 
     def _is_ready(self) -> bool:
         url = f"http://{self._settings.local_host}:{self._settings.port}/healthz"
         try:
-            return httpx.get(url, timeout=5).status_code == 200 and self._children[2].is_running
+            return httpx.get(url, timeout=5).status_code == 200 and all(c.is_running for c in self._children)
         except httpx.HTTPError:
             return False
 
@@ -113,9 +114,17 @@ class Supervisor:
         directory.mkdir(parents=True)
         return replace(child, environment={**child.environment, MULTIPROCESS: str(directory)})
 
-    def _settler(self) -> Child:
+    def _forwarders(self) -> list[Child]:
+        """The one that publishes this machine's journal, where there is a bus."""
         data = self._settings.data
-        return self._child("settler", ["-m", "metering.settler", "--data", str(data)], data / "settler.log", 20)
+        command = ["-m", "metering.forwarder", "--data", str(data)]
+        return [self._child("forwarder", command, data / "forwarder.log", 20)] if self._settings.events else []
+
+    def _settlers(self) -> list[Child]:
+        data, many = self._settings.data, self._settings.settlers > 1
+        names = [f"settler-{i + 1}" for i in range(self._settings.settlers)] if many else ["settler"]
+        command = ["-m", "metering.settler", "--data", str(data)]
+        return [self._child(name, command, data / f"{name}.log", 20) for name in names]
 
     def _child(self, name: str, arguments: list[str], log: Path, stop_seconds: float) -> Child:
         environment = {**os.environ, **self._settings.environment(), "PYTHONUNBUFFERED": "1"}

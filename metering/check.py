@@ -12,6 +12,7 @@ from metering.check_billing import check_billing
 from metering.config import MeteringConfig
 from metering.errors import EventInvalid, NoteInvalid
 from metering.event import decode_event
+from metering.forwarder_state import unsettled_from
 from metering.journal_reader import JournalReader
 from metering.ledger import MICROTOKEN, MICROTOKENS_PER_TOKEN, Ledger
 from metering.log import leaf_bytes
@@ -50,8 +51,7 @@ def run_checks(config: MeteringConfig, ledger: Ledger, generated: Mapping[str, i
     `metered_not_generated` is real only when a second check still shows it.
     """
     with ledger.store.read() as connection:  # one snapshot for all of it
-        cursors = dict(connection.execute("SELECT segment, next_offset FROM journal_cursors"))
-        waiting = _waiting(config, cursors)
+        waiting = _waiting(config, connection)
         totals = _totals(connection, ledger.currency)
         totals["unsettled_records"] = len(waiting)
         findings = [
@@ -208,15 +208,20 @@ def _check_generated(
             yield Finding("metered_not_generated", f"{request_id}: {tokens} tokens metered, none in the tally")
 
 
-def _waiting(config: MeteringConfig, cursors: Mapping[str, int]) -> dict[str, int]:
+def _waiting(config: MeteringConfig, connection: Connection) -> dict[str, int]:
     """Completion tokens of the events that the journal holds and the ledger does not, by request id."""
     waiting: dict[str, int] = {}
-    for record in JournalReader(config.journal_dir).read(cursors, LOOK_AHEAD):
+    cursors = dict(connection.execute("SELECT segment, next_offset FROM journal_cursors"))
+    for record in JournalReader(config.journal_dir).read(unsettled_from(config, cursors), LOOK_AHEAD):
         try:
             event = decode_event(record.payload)
         except EventInvalid:
             continue  # the settler will put it into quarantine
         waiting[event.id] = event.completion_tokens
+    if config.events_url:  # what is on the bus is settled in any order
+        for table, name in (("usage", "id"), ("quarantine", "event_id")):
+            for found in connection.select(name, table, name, list(waiting)):
+                waiting.pop(found[0], None)
     return waiting
 
 

@@ -192,7 +192,7 @@ async def forward(process: Process) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    return run_process("forwarder", lambda process: asyncio.run(forward(process)), arguments)
+    return run_process("forwarder", lambda process: asyncio.run(forward(process)), arguments, needs_bus=True)
 
 
 if __name__ == "__main__":

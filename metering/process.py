@@ -37,7 +37,9 @@ class Process:
         print(f"{self._name}: {text}", file=sys.stderr, flush=True)
 
 
-def run_process(name: str, work: Callable[[Process], None], arguments: list[str] | None = None) -> int:
+def run_process(
+    name: str, work: Callable[[Process], None], arguments: list[str] | None = None, *, needs_bus: bool = False
+) -> int:
     """Read the settings, do the work until a signal; the exit status."""
     parser = argparse.ArgumentParser(prog=f"python -m metering.{name}")
     parser.add_argument("--data", type=Path, required=True, help="data directory")
@@ -50,12 +52,15 @@ def run_process(name: str, work: Callable[[Process], None], arguments: list[str]
     except ValueError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return EXIT_SETTINGS
+    if needs_bus and not process.config.events_url:
+        process.say("there is no event bus: set OPENLEDGER_EVENTS=nats://host:port")
+        return EXIT_SETTINGS
     try:
         work(process)
     except (SettlerRunning, ForwarderRunning) as error:
         process.say(str(error))
         return EXIT_RUNNING
     except (LedgerUnavailable, EventsError) as error:
-        process.say(str(error))
+        process.say(" ".join(str(error).split()))
         return EXIT_UNREACHABLE
     return 0

@@ -16,6 +16,7 @@ from gateway.cli.output import Json, emit, errors
 from gateway.config import Settings
 from gateway.errand import run_errand
 from gateway.errors import ConfigurationError
+from gateway.preflight import refuse_missing_servers
 from gateway.supervisor import (
     Plan,
     StartFailed,
@@ -34,6 +35,9 @@ def serve(
     port: Annotated[int | None, typer.Option(help="$PORT or 8000")] = None,
     host: Annotated[str | None, typer.Option(help="address to listen on; 127.0.0.1")] = None,
     workers: Annotated[int | None, typer.Option(help="gateway processes")] = None,
+    ledger: Annotated[str | None, typer.Option(help="postgresql://...; a file in the data directory")] = None,
+    events: Annotated[str | None, typer.Option(help="nats://host:port; the settler reads the journal")] = None,
+    settlers: Annotated[int | None, typer.Option(help="settler processes; several need --ledger and --events")] = None,
     model: Annotated[str | None, typer.Option(help="base model: a directory or a hub id; the demo model")] = None,
     demo: Annotated[bool | None, typer.Option(help="build demo Datanets and adapters; only on the demo model")] = None,
     engine_args: Annotated[str, typer.Option(help="further options of the engine (vLLM's)")] = "",
@@ -41,10 +45,12 @@ def serve(
 ) -> int:
     """Serve: engine, gateway and settler under one supervisor, until Ctrl-C."""
     given = {"data": data, "port": port, "host": host, "workers": workers}
+    given |= {"ledger": ledger, "events": events, "settlers": settlers}
     try:
         settings = Settings.from_environment(**{name: value for name, value in given.items() if value is not None})
         with only_server_of(settings.data), stop_signals():
             refuse_busy_port(settings.host, settings.port)
+            refuse_missing_servers(settings)
             plan = replace(prepare(settings, model), engine_arguments=tuple(shlex.split(engine_args)))
             run(plan, demo if demo is not None else model is None, as_json)
     except ConfigurationError as error:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from fastapi import APIRouter
 from fastapi.responses import Response
 
+from gateway.bus_metrics import render_forwarder
 from gateway.edge import Admin, Held, answer
 from gateway.engine.tally import read_totals
 from gateway.errors import EngineUnavailable
@@ -27,8 +28,9 @@ async def health(services: Held) -> Response:
 
 @router.get("/metrics")
 async def metrics(services: Held) -> Response:
-    """The gateway's metrics, then the engine's."""
-    return Response(render() + await services.engine.metrics(), media_type="text/plain; version=0.0.4")
+    """The gateway's metrics, the forwarder's, then the engine's."""
+    ours = render() + render_forwarder(services.metering.journal_dir)
+    return Response(ours + await services.engine.metrics(), media_type="text/plain; version=0.0.4")
 
 
 @router.get("/v1/admin/check")

@@ -52,6 +52,26 @@ def test_a_model_that_is_nowhere_is_an_error(tmp_path: Path) -> None:
     assert "neither a directory nor a hub model" in refused.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--settlers", "3"], "3 settlers need --events nats://... and --ledger postgresql://..."),
+        (["--settlers", "2", "--events", "nats://127.0.0.1:1"], "2 settlers need"),
+        (["--settlers", "0"], "settlers"),
+        (["--events", "http://127.0.0.1:4222"], "events_url must be empty or nats://host:port"),
+        (["--events", "nats://127.0.0.1:1"], "EventsUnavailable: cannot reach nats://127.0.0.1:1"),
+        (["--ledger", "sqlite://x"], "ledger_url must be empty or postgresql://"),
+        (["--ledger", "postgresql://127.0.0.1:1/x"], "LedgerUnavailable: connection"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_bus_or_ledger_that_cannot_work_is_refused_by_name(tmp_path: Path, arguments: list[str], said: str) -> None:
+    """Before anything is started; the embedded default asks for neither."""
+    refused = serve("--data", str(tmp_path), "--port", str(free()), *arguments)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert said in " ".join(refused.stderr.split())
+
+
 @pytest.mark.engine
 def test_ctrl_c_stops_everything_and_a_second_start_reuses_it(tmp_path: Path) -> None:
     """The account's key, the ledger and the log go on; `running_stack` fails when a process is left."""

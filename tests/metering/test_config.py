@@ -18,8 +18,11 @@ def test_the_environment_is_read_once(tmp_path):
             "OPENLEDGER_CURRENCY": "EUR",
             "OPENLEDGER_LOG_ORIGIN": "example.com/log",
             "OPENLEDGER_WINDOW_SECONDS": "2.5",
+            "OPENLEDGER_EVENTS": "nats://a:4222,tls://user:secret@b",
         },
     )
+    assert config.events_urls == ["nats://a:4222", "tls://user:secret@b"]
+    assert config.many_settlers
     assert (config.ledger_url, config.currency) == ("postgresql://host/db", "EUR")
     assert (config.log_origin, config.window_seconds) == ("example.com/log", 2.5)
     assert config.journal_dir == tmp_path / "journal"
@@ -29,7 +32,9 @@ def test_the_environment_is_read_once(tmp_path):
     "setting",
     [
         {"segment_bytes": 1024}, {"min_free_bytes": 0}, {"window_seconds": 0}, {"batch_size": -1},
-        {"currency": "usd"}, {"currency": "EURO"}, {"ledger_url": "mysql://host/db"},
+        {"currency": "usd"}, {"currency": "EURO"}, {"ledger_url": "mysql://host/db"}, {"redeliver_seconds": 0},
+        {"events_url": "kafka://host"}, {"events_url": "nats://"}, {"events_url": "nats://host:port"},
+        {"events_url": "nats://host:4222,host"}, {"events_url": "nats://host/stream"}, {"events_stream": "a.b"},
     ],
     ids=str,
 )  # fmt: skip
