@@ -46,16 +46,24 @@ class JournalReader:
         """Names of all segments, oldest first."""
         return sorted(path.name for path in self._directory.glob(f"*{SUFFIX}"))
 
-    def read(self, cursors: Mapping[str, int], limit: int) -> list[JournalRecord]:
-        """Up to `limit` records after the cursors (segments without one are read from their start)."""
+    def read(
+        self, cursors: Mapping[str, int], limit: int, ahead: Mapping[str, int] | None = None
+    ) -> list[JournalRecord]:
+        """Up to `limit` records after the cursors (segments without one are read from their start).
+
+        `ahead` are cursors that are not stored yet and count where they are given.
+        """
+        ahead = ahead or {}
         records: list[JournalRecord] = []
         for segment in self.segments():
             if segment in self._finished:
                 continue
             unread = len(records)
-            for frame in frames(self._directory / segment, cursors.get(segment, HEADER_BYTES)):
+            start = ahead.get(segment) or cursors.get(segment, HEADER_BYTES)
+            for frame in frames(self._directory / segment, start):
                 if frame.kind == SEAL:
-                    if len(records) == unread:  # else the caller may fail to store its cursor, and ask for them again
+                    stored = len(records) == unread and segment not in ahead
+                    if stored:  # else the caller may fail to store its cursor, and ask for them again
                         self._finished.add(segment)
                     break
                 records.append(JournalRecord(segment, frame.next_offset, frame.payload))

@@ -26,6 +26,7 @@ from metering.windows import close_open_window, find_open_window, last_settled_u
 TIDY_SECONDS = 2.0
 RETRY_SECONDS = 1.0
 LAST_SECONDS = 10.0  # told to stop, a settler goes on for at most this long with what waits
+Decoded = tuple[Sequence[SourceRecord], list[Reading]]
 NOT_THE_RECORD = (LedgerUnavailable, LogKeyRetired)  # what fails a transaction whatever is in it
 
 
@@ -52,6 +53,7 @@ class Settler:
         self._month_end = MonthEnd(self._ledger)
         self._retry_due = True  # documents may have come just before the last settler died
         self.source = open_source(config, self._ledger.store)
+        self._ahead: Decoded | None = None  # read and decoded while the last batch was being committed
 
     def read_key(self) -> bool:
         """Read the log's key again after LogKeyRetired: the operator has rotated it. False when it is the same."""
@@ -60,17 +62,24 @@ class Settler:
 
     def step(self) -> SettledBatch:
         """Settle one batch of what the source and the inbox hold, in one transaction that also signs a checkpoint."""
-        records = self.source.read(self._config.batch_size)
+        records, readings = self._ahead or _read(self.source.read(self._config.batch_size))
+        self._ahead = None
         if not records and not self._waits("log_inbox"):
             return SettledBatch()
-        readings = [read_record(record.payload) for record in records]  # before the turn is taken
+        ahead: list[Decoded] = []
+
+        def read_ahead() -> None:
+            ahead.append(_read(self.source.read_ahead(self._config.batch_size, records)))
+
         try:
-            done = self._settle(readings, records)
+            done = self._settle(readings, records, read_ahead if len(records) == self._config.batch_size else None)
         except NOT_THE_RECORD:
             raise
         except Exception:  # one record that no transaction survives must neither stop the others nor go unseen
             done = self._settle_apart(readings) + self._settle([], records)
         self.source.acknowledge(records)
+        if ahead and ahead[0][0]:
+            self._ahead = ahead[0]
         self._retry_due |= done.entries > 0  # what quarantine lacked may have come with the new documents
         return done
 
@@ -126,9 +135,14 @@ class Settler:
         self.source.close()
         self._ledger.close()
 
-    def _settle(self, readings: Sequence[Reading], records: Sequence[SourceRecord]) -> SettledBatch:
+    def _settle(
+        self,
+        readings: Sequence[Reading],
+        records: Sequence[SourceRecord],
+        meanwhile: Callable[[], None] | None = None,
+    ) -> SettledBatch:
         """One transaction: settle the readings, sequence the inbox, note that the records need not come again."""
-        with self._ledger.store.write() as connection:
+        with self._ledger.store.write(meanwhile=meanwhile) as connection:
             time_us = self._take_turn(connection)
             done = self._batch(connection, readings, time_us)
             self.source.store_position(connection, records)
@@ -189,6 +203,11 @@ class Settler:
     def _waits(self, table: str) -> bool:
         with self._ledger.store.read() as connection:
             return bool(connection.execute(f"SELECT 1 FROM {table} LIMIT 1"))
+
+
+def _read(records: Sequence[SourceRecord]) -> Decoded:
+    """Decoded before the turn is taken."""
+    return records, [read_record(record.payload) for record in records]
 
 
 def settle(process: Process) -> None:

@@ -27,6 +27,13 @@ class EventSource(Protocol):
         """At most `limit` records, soon; none when there are none, or when the source cannot be reached."""
         ...
 
+    def read_ahead(self, limit: int, beyond: Sequence[SourceRecord]) -> Sequence[SourceRecord]:
+        """What `read` will return once all of `beyond`, just read, is acknowledged: so that it can be decoded before.
+
+        Whoever fails to settle `beyond` forgets these. Never waits; may give none.
+        """
+        ...
+
     def store_position(self, connection: Connection, records: Sequence[SourceRecord]) -> None:
         """Note in the transaction that settles the records that they need not come again."""
         ...

@@ -73,6 +73,9 @@ class NatsSource:
                 self._loop.call_soon_threadsafe(self._room.release)
         return self._unsettled[:limit]
 
+    def read_ahead(self, limit: int, beyond: Sequence[SourceRecord]) -> list[SourceRecord]:
+        return self._unsettled[len(beyond) : len(beyond) + limit]
+
     def store_position(self, connection: Connection, records: Sequence[SourceRecord]) -> None:
         """Nothing: a settled event is known by its id."""
 

@@ -6,7 +6,8 @@ SQLite runs one writer at a time (BEGIN IMMEDIATE); on PostgreSQL rows that deci
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -54,10 +55,13 @@ class Connection(Protocol):
 class Store(Protocol):
     """A database: transactions over connections, one connection per thread."""
 
-    def write(self, *, durable: bool = True) -> AbstractContextManager[Connection]:
+    def write(
+        self, *, durable: bool = True, meanwhile: Callable[[], None] | None = None
+    ) -> AbstractContextManager[Connection]:
         """A write transaction: committed durably on leaving, rolled back on an exception. Raises LedgerUnavailable.
 
         Without `durable` a power cut (not a killed process) may undo it, together with all that came after it.
+        `meanwhile` is called once while the commit is under way; it must not touch the store.
         """
         ...
 
@@ -70,6 +74,17 @@ class Store(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+def beside(wait: Callable[[], object], act: Callable[[], None] | None) -> None:
+    """Run `wait`, which leaves the interpreter alone, in a thread of its own while this one runs `act`."""
+    if act is None:
+        wait()
+        return
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(wait)
+        act()
+    waiting.result()
 
 
 def open_store(config: MeteringConfig) -> Store:

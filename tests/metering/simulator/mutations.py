@@ -55,15 +55,15 @@ MUTATIONS = (
     ),
     Mutation(
         "cursor before commit", "settler", "Settler._settle",
-        "with self._ledger.store.write() as connection:",
-        "self.source.acknowledge(records)\n    with self._ledger.store.write() as connection:",
+        "with self._ledger.store.write(",
+        "self.source.acknowledge(records)\n    with self._ledger.store.write(",
     ),
     Mutation(
         "cursor in a transaction before its events", "settler", "Settler._settle",
-        "with self._ledger.store.write() as connection:",
+        "with self._ledger.store.write(",
         "with self._ledger.store.write() as connection:\n"
         "        self.source.store_position(connection, records)\n"
-        "    with self._ledger.store.write() as connection:",
+        "    with self._ledger.store.write(",
     ),
     Mutation(
         "receipts before commit", "settler", "Settler._batch",
@@ -88,7 +88,14 @@ MUTATIONS = (
     ),
     Mutation(
         "pass a seal before its records are stored", "journal_reader", "JournalReader.read",
-        "if len(records) == unread:", "if True:",
+        "len(records) == unread and", "",
+    ),
+    Mutation(
+        "pass a seal read ahead", "journal_reader", "JournalReader.read", " and segment not in ahead", "",
+    ),
+    Mutation(
+        "keep what was read ahead of a failed commit", "settler", "Settler.step",
+        "ahead.append(", "self._ahead = (",
     ),
     Mutation(
         "double post", "postings", "Postings.post",
