@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from metering.bench.bus import bus_rates
 from metering.bench.cases import (
     invoice_seconds,
     journal_rates,
@@ -64,6 +65,8 @@ def measure(directory: Path, options: argparse.Namespace) -> dict[str, Any]:
         server = config("server", schema_url(url, "ours"))
         others = config("server-rivals", schema_url(url, "rivals"))
         results["postgresql"] = settlement_rates(server, others, options.events, options.rounds)
+        bus = config("bus", schema_url(url, "bus"))
+        results["nats"] = bus_rates(bus, directory / "nats", options.events, options.rounds)
     ledger = Ledger.open(embedded)
     results |= request_latencies(ledger)
     results |= proof_latencies(ledger, embedded, options.events * options.rounds)
@@ -92,12 +95,12 @@ def show(document: dict[str, Any]) -> None:
     for column in ("measured", "median", "lowest", "highest", "target", "share of raw inserts"):
         table.add_column(column, justify="left" if column == "measured" else "right")
     rates = {"journal": results["journal"]}
-    for store in ("sqlite", "postgresql"):
+    for store in ("sqlite", "postgresql", "nats"):
         rates |= {f"{store}.{name}": values for name, values in results[store].items()}
     for name, values in rates.items():
         paired = results.get(name.partition(".")[0])
         share = "-"
-        if isinstance(paired, dict):
+        if isinstance(paired, dict) and "raw_inserts" in paired:
             share = f"{median(a / b for a, b in zip(values, paired['raw_inserts'], strict=True)):.2f}"
         low, high = f"{min(values):,.0f}", f"{max(values):,.0f}"
         table.add_row(f"{name}, events/s", f"{median(values):,.0f}", low, high, _target(name), share)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
+from metering.bench.bus import bus_rates
 from metering.bench.cases import memory_growth, proof_latencies, request_latencies, settlement_rates
 from metering.check import run_checks
 from metering.ledger import Ledger
+from tests.metering.conftest import fresh_ledger_url
 
 
 def test_the_settled_events_of_a_benchmark_add_up(config, tmp_path):
@@ -28,3 +30,15 @@ def test_the_settled_events_of_a_benchmark_add_up(config, tmp_path):
 def test_memory_is_read(config):
     """One figure a round."""
     assert len(memory_growth(dataclasses.replace(config, segment_bytes=2**20), 20, 2)) == 2
+
+
+def test_what_went_over_the_bus_is_settled_once(config, tmp_path, request):
+    """Rates of forwarder, one and two settlers come from clean books."""
+    config = dataclasses.replace(config, segment_bytes=2**20, ledger_url=fresh_ledger_url("postgresql", request))
+    rates = bus_rates(config, tmp_path / "nats", 40, 1)
+    assert {name: len(values) for name, values in rates.items()} == {"forwarded": 2, "settlers_1": 1, "settlers_2": 1}
+    ledger = Ledger.open(config)
+    report = run_checks(config, ledger)
+    assert report.clean
+    assert report.totals["metered_requests"] == 80
+    ledger.close()

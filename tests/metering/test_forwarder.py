@@ -8,6 +8,7 @@ import dataclasses
 import pytest
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 
+from metering.bench.nats_server import NatsServer
 from metering.check import run_checks
 from metering.errors import EventsMisconfigured, EventsUnavailable, ForwarderRunning
 from metering.event import encode_event
@@ -17,7 +18,6 @@ from metering.journal import JournalWriter
 from metering.nats_stream import connected, ensure_stream
 from metering.settler import Settler
 from tests.metering.bus import forward, on_bus, publish, settle, wait_for, with_stream
-from tests.metering.nats_server import NatsServer
 
 EVENTS = 200
 

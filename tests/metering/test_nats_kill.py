@@ -12,12 +12,12 @@ from functools import partial
 
 import pytest
 
+from metering.bench.nats_server import NatsServer
 from metering.check import run_checks
 from metering.config import MeteringConfig
 from metering.event import encode_event
 from tests.metering.bus import on_bus, publish, settled, wait_for
 from tests.metering.conftest import fresh_ledger_url
-from tests.metering.nats_server import NatsServer
 
 SETTLERS = 3
 

