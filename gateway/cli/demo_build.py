@@ -36,6 +36,7 @@ class DemoDatanet:
     title: str
     contributions: list[Any]  # adapters.demo.contribution.Contribution
     questions: list[dict[str, str]]
+    epochs: int
 
     @property
     def licence(self) -> str:
@@ -48,7 +49,13 @@ def invented_facts(cache: Path) -> DemoDatanet:
     from adapters.demo import facts
 
     questions = [asdict(question) for question in facts.heldout_questions()]
-    return DemoDatanet(facts.DATANET, "Invented facts of eight archives", list(facts.contributions()), questions)
+    return DemoDatanet(
+        name=facts.DATANET,
+        title="Invented facts of eight archives",
+        contributions=list(facts.contributions()),
+        questions=questions,
+        epochs=facts.TRAINING_CONFIG.max_epochs,
+    )
 
 
 def real_text(cache: Path) -> DemoDatanet:
@@ -56,8 +63,13 @@ def real_text(cache: Path) -> DemoDatanet:
     from adapters.demo import real_text
 
     questions = [asdict(question) for question in real_text.heldout_questions(cache)]
-    title = "Passages by nine named sources"
-    return DemoDatanet(real_text.DATANET, title, list(real_text.contributions(cache)), questions)
+    return DemoDatanet(
+        name=real_text.DATANET,
+        title="Passages by nine named sources",
+        contributions=list(real_text.contributions(cache)),
+        questions=questions,
+        epochs=real_text.TRAINING_CONFIG.max_epochs,
+    )
 
 
 DATANETS: tuple[Callable[[Path], DemoDatanet], ...] = (invented_facts, real_text)
@@ -134,7 +146,7 @@ class DemoBuild:
         questions.write_bytes(b"".join(orjson.dumps(question) + b"\n" for question in demo.questions))
         command = ["-m", "gateway.cli.main", "adapter", "train", f"{demo.name}@{version}", "--out", str(out)]
         command += ["--base", str(self.base), "--questions", str(questions), "--register", f"{name}:v1", "--promote"]
-        command += ["--replace"]  # the last start may have been an older release
+        command += ["--epochs", str(demo.epochs), "--replace"]  # the last start may have been an older release
         if run_errand(command, os.environ):
             raise Failure(REFUSED, f"the adapter {name} could not be trained and registered")
         self.built.append(f"adapter {name}")
