@@ -13,7 +13,7 @@ from metering.store import Connection
 
 TEXT_MAX = 200
 ADDRESS_LINES_MAX = 6
-DAYS_MAX = 365
+DAYS_MAX = {"terms_days": 365, "dispute_days": 3650}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +47,10 @@ class BillingProfile:
         rate_ppm = self.tax_rate_ppm
         if rate_ppm is not None and (type(rate_ppm) is not int or not 0 <= rate_ppm <= PPM):
             raise _invalid("tax_rate_ppm", f"not an integer in [0, {PPM}]")
-        for field in ("terms_days", "dispute_days"):
+        for field, most in DAYS_MAX.items():
             days = getattr(self, field)
-            if type(days) is not int or not 0 <= days <= DAYS_MAX:
-                raise _invalid(field, f"not an integer in [0, {DAYS_MAX}]")
+            if type(days) is not int or not 0 <= days <= most:
+                raise _invalid(field, f"not an integer in [0, {most}]")
 
     def party(self) -> dict[str, Any]:
         """What an invoice says of this side."""

@@ -6,7 +6,7 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from gateway.cli import account, adapter, billing, chain, datanet, demo, log, money, serve
+from gateway.cli import account, adapter, billing, chain, datanet, demo, log, money, payout, serve
 from gateway.cli.failures import BUG, USAGE, Failure
 from gateway.cli.output import errors
 from gateway.cli.verify import verify
@@ -24,6 +24,8 @@ app.add_typer(account.accounts, name="account")
 app.add_typer(account.keys, name="key")
 app.add_typer(account.credit, name="credit")
 app.add_typer(chain.anchor, name="anchor")
+chain.claim.command("register")(payout.register)
+chain.claim.command("fetch")(payout.fetch)
 app.add_typer(chain.claim, name="claim")
 app.add_typer(billing.dispute, name="dispute")
 app.add_typer(billing.billing, name="billing")

@@ -21,6 +21,7 @@ from metering.focus import cost_and_usage, invoice_detail
 from metering.invoice import build_invoice, render_invoice
 from metering.invoice_lifecycle import finalise_invoice, get_invoice, list_invoices, pay_invoice, void_invoice
 from metering.month_end import finalise_due
+from metering.period import parse_period
 from metering.statement_proof import build_statement_proof
 
 router = APIRouter(prefix="/v1", tags=["billing"])
@@ -145,14 +146,15 @@ async def close_month(request: Request, services: Held, caller: Admin) -> Respon
 @router.post("/invoices/{number}/pay")
 async def pay(number: str, services: Held, caller: Anyone) -> Response:
     """Pays what is due from the wallet."""
-    await require_final(services, caller, number)
+    require_number(number)
+    await find_invoice(services, caller, number, None)
     return answer({"object": "invoice", "id": number, **await perform(services, pay_invoice, number)})
 
 
 @router.post("/invoices/{number}/void")
 async def void(number: str, request: Request, services: Held, caller: Admin) -> Response:
     """{"reason"}: withdraws an open invoice; its number stays taken."""
-    await require_final(services, caller, number)
+    require_number(number)
     reason = text(await read_json(request), "reason", "")
     return answer({"object": "invoice", "id": number, **await perform(services, void_invoice, number, reason)})
 
@@ -160,7 +162,7 @@ async def void(number: str, request: Request, services: Held, caller: Admin) -> 
 @router.post("/invoices/{number}/credit_notes")
 async def credit(number: str, request: Request, services: Held, caller: Admin) -> Response:
     """{"amount_nanos", "reason"}: gives back a net amount and its part of the tax."""
-    await require_final(services, caller, number)
+    require_number(number)
     body = await read_json(request)
     reason = text(body, "reason", "")
     note = await perform(services, credit_invoice, number, body.get("amount_nanos"), reason)
@@ -211,11 +213,13 @@ async def find_invoice(services: Services, caller: Caller, identifier: str, acco
     return invoice
 
 
-async def require_final(services: Services, caller: Caller, number: str) -> None:
-    """Refuses `invoice_is_draft` when a number is none but a period; `invoice_unknown` for another's."""
-    invoice = await find_invoice(services, caller, number, None)
-    if invoice["number"] != number:
-        raise BillingStatus.INVOICE_IS_DRAFT.refuse(f"{number} is not the number of a finalised invoice")
+def require_number(identifier: str) -> None:
+    """Refuses `invoice_is_draft` for a period, which names a draft: paid, voided, credited is what has a number."""
+    try:
+        parse_period(identifier.removeprefix("draft-"))
+    except PeriodInvalid:
+        return
+    raise BillingStatus.INVOICE_IS_DRAFT.refuse(f"{identifier} is not the number of a finalised invoice")
 
 
 def whose(caller: Caller, account: str | None) -> str | None:

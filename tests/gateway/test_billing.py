@@ -42,6 +42,7 @@ async def events(operator: Client, alice: Client, monkeypatch) -> list:
 async def profiled(operator: Client, alice: Client) -> None:
     """Issuer with tax, client with an address."""
     issuer = {"name": "OpenLedger Oy", "address": ["Helsinki"], "tax_label": "VAT", "tax_rate_ppm": 255_000}
+    issuer["dispute_days"] = 3650  # the month is long over
     assert (await operator.put("/v1/billing/profile", json=issuer)).status_code == 200
     client = {"name": "Żółw <b>& Söhne</b>", "address": ["Berlin"], "tax_id": "DE1"}
     assert (await alice.put("/v1/billing/profile", json=client)).json()["name"] == client["name"]
@@ -100,8 +101,47 @@ async def test_a_dispute_over_http(operator: Client, alice: Client, events: list
     assert [one for one in report["findings"] if one["name"] != "metered_not_generated"] == []  # no engine, no tally
 
 
+async def test_a_month_is_closed_by_command(operator: Client, alice: Client, events: list) -> None:
+    """All that is due, once; a final invoice is not finalised again, a draft is not paid, voided or credited."""
+    for path, body in (("pay", {}), ("void", {"reason": "x"}), ("credit_notes", {"amount_nanos": 1, "reason": "x"})):
+        assert code(await operator.post(f"/v1/invoices/{PERIOD}/{path}", json=body)) == (409, "invoice_is_draft")
+    assert code(await alice.get(f"/v1/invoices/{PERIOD}/document")) == (409, "invoice_is_draft")
+    assert code(await alice.post("/v1/billing/close", json={})) == (403, "forbidden")
+    assert code(await operator.post("/v1/billing/close", json={"period": "2999-01"})) == (409, "period_not_over")
+    [made] = (await operator.post("/v1/billing/close", json={})).json()["data"]
+    assert (made["number"], made["tenant"], made["period"]) == ("INV-000001", "alice", PERIOD)
+    assert (await operator.post("/v1/billing/close", json={})).json()["data"] == []
+    for identifier in ("INV-000001", PERIOD, f"draft-{PERIOD}"):
+        again = await operator.post(f"/v1/invoices/{identifier}/finalise", params={"account": "alice"}, json={})
+        assert code(again) == (409, "invoice_not_draft")
+
+
+async def test_a_draft_is_finalised_by_its_period(operator: Client, alice: Client, events: list) -> None:
+    """POST /v1/invoices/2025-11/finalise?account=alice."""
+    made = await operator.post(f"/v1/invoices/{PERIOD}/finalise", params={"account": "alice"}, json={})
+    assert (made.status_code, made.json()["number"]) == (201, "INV-000001")
+
+
+async def test_a_dispute_is_upheld_in_part(operator: Client, alice: Client, events: list) -> None:
+    """A thousand of 2161 nanos go to the client; more than all, or a float, is refused; a late dispute too."""
+    await profiled(operator, alice)
+    opened = (await alice.post("/v1/disputes", json={"request_id": events[0].id, "reason": "half"})).json()
+    path = f"/v1/disputes/{opened['id']}/resolve"
+    for amount, expected in ((2162, (409, "amount_exceeds_dispute")), (1.5, (400, "amount_invalid"))):
+        body = {"outcome": "uphold", "reason": "x", "amount_nanos": amount}
+        assert code(await operator.post(path, json=body)) == expected
+    body = {"outcome": "uphold", "reason": "half of it", "amount_nanos": 1000}
+    resolved = (await operator.post(path, json=body)).json()
+    note = (await alice.get(f"/v1/credit_notes/{resolved['credit_note']}")).json()
+    assert (resolved["state"], note["amount_nanos"]) == ("upheld", 1000)
+    await operator.put("/v1/billing/profile", json={"name": "Issuer", "dispute_days": 30})
+    late = await alice.post("/v1/disputes", json={"request_id": events[1].id, "reason": "late"})
+    assert code(late) == (409, "dispute_too_late")
+
+
 async def test_others_see_nothing_and_members_decide_nothing(operator: Client, alice: Client, events: list) -> None:
     """Another tenant's invoice, dispute and receipt are not found; the operator's steps are forbidden."""
+    await profiled(operator, alice)
     await operator.post("/v1/invoices", json={"account": "alice", "period": PERIOD})
     dispute = (await alice.post("/v1/disputes", json={"request_id": events[0].id, "reason": "x"})).json()["id"]
     async with await member(operator, "bob") as bob:
