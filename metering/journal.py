@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from concurrent.futures import Future
+from typing import NamedTuple
 
 from metering.config import MeteringConfig
 from metering.errors import JournalUnavailable, RecordTooLarge
@@ -28,6 +29,14 @@ WRITER_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,31}\Z")
 RETRY_SECONDS = 1.0
 
 
+class Waiting(NamedTuple):
+    """A record that is not durable yet, the bytes it will take, and who waits for it."""
+
+    record: bytes
+    size: int
+    future: Future[None]
+
+
 class JournalWriter:
     """Appends records to segments that this writer alone owns; one thread syncs all that is waiting in one go.
 
@@ -43,7 +52,7 @@ class JournalWriter:
         self._writer_id = writer_id
         self._storage = storage or DiskStorage()
         self._wake = threading.Condition()
-        self._queue: list[tuple[bytes, Future[None]]] = []
+        self._queue: list[Waiting] = []
         self._queue_bytes = 0
         self._closing = False
         self._segment: SegmentFile | None = None
@@ -72,9 +81,10 @@ class JournalWriter:
                 raise JournalUnavailable("the journal is closed")
             if self._queue_bytes + size > self._config.backlog_bytes:
                 raise JournalUnavailable(f"{self._queue_bytes} bytes are waiting to become durable")
-            self._queue.append((record, future))
+            self._queue.append(Waiting(record, size, future))
             self._queue_bytes += size
-            self._wake.notify()
+            if len(self._queue) == 1:  # else the writer is awake, or has been woken
+                self._wake.notify()
         return future
 
     async def append_async(self, record: bytes) -> None:
@@ -115,10 +125,10 @@ class JournalWriter:
         if batch:
             self._commit(batch)
             with self._wake:
-                self._queue_bytes -= sum(frame_bytes(len(record)) for record, _ in batch)
+                self._queue_bytes -= sum(waiting.size for waiting in batch)
         return bool(batch)
 
-    def _commit(self, batch: list[tuple[bytes, Future[None]]]) -> None:
+    def _commit(self, batch: list[Waiting]) -> None:
         """Make the batch durable, rotating as segments fill, and resolve its futures."""
         while batch:
             try:
@@ -126,25 +136,25 @@ class JournalWriter:
             except OSError as error:
                 self._failed_at = time.monotonic()
                 self._abandon(seal=False)
-                for _, future in batch:
+                for _, _, future in batch:
                     future.set_exception(JournalUnavailable(f"not durable: {error}"))
                 return
             self._failed_at = None
-            for _, future in batch[:count]:
+            for _, _, future in batch[:count]:
                 future.set_result(None)
             batch = batch[count:]
 
-    def _commit_some(self, batch: list[tuple[bytes, Future[None]]]) -> int:
+    def _commit_some(self, batch: list[Waiting]) -> int:
         """Write and sync as many records as the segment takes; their number."""
         if self._segment is None:
             self._open_segment()
         limit = self._config.segment_bytes - frame_bytes(0)  # room for the seal
         frames, offset = [], self._offset
-        for record, _ in batch:
-            if offset + frame_bytes(len(record)) > limit:
+        for record, size, _ in batch:
+            if offset + size > limit:
                 break
             frames.append(encode_frame(RECORD, record, offset, self._offset))
-            offset += len(frames[-1])
+            offset += size
         if not frames:
             self._abandon(seal=True)
             return 0
