@@ -30,7 +30,7 @@ from metering.config import MeteringConfig
 from metering.ledger import Ledger
 
 TARGETS = {  # at least, for rates; at most, for times
-    "journal": 50_000, "sqlite.settled": 20_000, "postgresql.settled": 10_000, "hold_and_post_us": 300,
+    "journal": 50_000, "sqlite.settled": 20_000, "postgresql.settled": 10_000, "hold_and_event_us": 300,
     "receipt_us": 1_000, "proof_verify_us": 100, "invoice_s": 5,
 }  # fmt: skip
 
@@ -41,6 +41,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=MeteringConfig(Path()).batch_size, help="events in a transaction")
     parser.add_argument("--invoice-events", type=int, default=1_000_000)
+    parser.add_argument("--memory-events", type=int, default=10_000, help="between two looks at the memory")
     parser.add_argument("--memory-rounds", type=int, default=10)
     parser.add_argument("--out", type=Path, help="write the result as JSON")
     options = parser.parse_args()
@@ -68,11 +69,11 @@ def measure(directory: Path, options: argparse.Namespace) -> dict[str, Any]:
         bus = config("bus", schema_url(url, "bus"))
         results["nats"] = bus_rates(bus, directory / "nats", options.events, options.rounds)
     ledger = Ledger.open(embedded)
-    results |= request_latencies(ledger)
+    results |= request_latencies(ledger, embedded)
     results |= proof_latencies(ledger, embedded, options.events * options.rounds)
     results["invoice_s"] = invoice_seconds(ledger, options.invoice_events)
     ledger.close()
-    results["resident_kib"] = memory_growth(config("memory"), options.events, options.memory_rounds)
+    results["resident_kib"] = memory_growth(config("memory"), options.memory_events, options.memory_rounds)
     return results
 
 
@@ -92,23 +93,29 @@ def machine() -> dict[str, Any]:
 def show(document: dict[str, Any]) -> None:
     results = document["results"]
     table = Table(title=f"{document['machine']}, load {document['load_average'][0]:.1f}, {document['commit'][:9]}")
-    for column in ("measured", "median", "lowest", "highest", "target", "share of raw inserts"):
+    for column in ("measured", "median", "lowest", "highest", "target", "of raw inserts", "of row inserts"):
         table.add_column(column, justify="left" if column == "measured" else "right")
     rates = {"journal": results["journal"]}
     for store in ("sqlite", "postgresql", "nats"):
         rates |= {f"{store}.{name}": values for name, values in results[store].items()}
     for name, values in rates.items():
         paired = results.get(name.partition(".")[0])
-        share = "-"
-        if isinstance(paired, dict) and "raw_inserts" in paired:
-            share = f"{median(a / b for a, b in zip(values, paired['raw_inserts'], strict=True)):.2f}"
+        shares = [_share(values, paired, rival) for rival in ("raw_inserts", "row_inserts")]
         low, high = f"{min(values):,.0f}", f"{max(values):,.0f}"
-        table.add_row(f"{name}, events/s", f"{median(values):,.0f}", low, high, _target(name), share)
+        table.add_row(f"{name}, events/s", f"{median(values):,.0f}", low, high, _target(name), *shares)
     for name in (name for name in results if name.endswith(("_us", "_s"))):
-        table.add_row(name, f"{results[name]:,.2f}", "-", "-", _target(name), "-")
-    sizes = results["resident_kib"]
-    table.add_row("resident MiB", *(f"{f(sizes) / 1024:,.0f}" for f in (median, min, max)), "flat", "-")
+        table.add_row(name, f"{results[name]:,.2f}", "-", "-", _target(name), "-", "-")
+    for events, size in results["resident_kib"].items():
+        table.add_row(f"resident after {events:,} events, MiB", f"{size / 1024:,.1f}", "-", "-", "flat", "-", "-")
     Console(width=120).print(table)
+
+
+def _share(values: list[float], paired: Any, rival: str) -> str:
+    """Median, lowest and highest ratio to the rival's rate in the same round."""
+    if not isinstance(paired, dict) or rival not in paired:
+        return "-"
+    ratios = [ours / theirs for ours, theirs in zip(values, paired[rival], strict=True)]
+    return f"{median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
 
 
 def _target(name: str) -> str:

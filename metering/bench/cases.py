@@ -11,10 +11,11 @@ from typing import Any
 
 from metering import merkle
 from metering.bench.market import ADAPTER, BOOK, encode_all, make_events, place_holds, prepare, write_journal
-from metering.bench.rivals import create_rivals, insert_raw, transfer_in_sql
+from metering.bench.rivals import RowInserts, create_rivals, insert_raw, transfer_in_sql
 from metering.canonical import digest
 from metering.config import MeteringConfig
 from metering.invoice import build_invoice
+from metering.journal import JournalWriter
 from metering.ledger import Ledger, now_us
 from metering.log import LogTree, latest_checkpoint, leaf_bytes
 from metering.note import parse_checkpoint, split_note
@@ -26,6 +27,7 @@ from metering.store import open_store
 
 REPEATS = 300
 MINUTE_US = 60_000_000
+MEMORY_STEP = 4096  # events made at a time
 
 
 def journal_rates(config: MeteringConfig, events: int, rounds: int) -> list[float]:
@@ -38,7 +40,8 @@ def settlement_rates(
     config: MeteringConfig, rivals: MeteringConfig, events: int, rounds: int
 ) -> dict[str, list[float]]:
     """Events a second, one of each kind a round, in turns: journal to committed transfers, leaves and checkpoint; raw
-    batched inserts of the bytes it stored; a transfer each in plain SQL. Every event has a hold that is posted.
+    batched inserts of the bodies it stored, and of all its rows into the same tables; a transfer each in plain SQL.
+    Every event has a hold that is posted.
 
     `settled_per_cpu_second` counts the processor time of this process, which other work on the machine moves less.
     """
@@ -47,10 +50,13 @@ def settlement_rates(
     create_rivals(other, server=server)
     settler = Settler(config)
     settler.drain()
+    rows = RowInserts(ledger.store, other)
+    rows.read()
     rates: dict[str, list[float]] = {
         "settled": [],
         "settled_per_cpu_second": [],
         "raw_inserts": [],
+        "row_inserts": [],
         "sql_transfers": [],
     }
     for number in range(rounds):
@@ -61,11 +67,13 @@ def settlement_rates(
         rates["settled"].append(events / timed(settler.drain))
         rates["settled_per_cpu_second"].append(events / (time.process_time() - began))
         with ledger.store.read() as connection:
-            rows = connection.execute("SELECT id, body FROM usage ORDER BY leaf_index DESC LIMIT ?", (events,))[::-1]
-        stored = [(str(name), bytes(body)) for name, body in rows]
+            bodies = connection.execute("SELECT id, body FROM usage ORDER BY leaf_index DESC LIMIT ?", (events,))[::-1]
+        stored = [(str(name), bytes(body)) for name, body in bodies]
         assert [name for name, _ in stored] == [event.id for event in made]
         names = [event.id for event in made]
         rates["raw_inserts"].append(events / timed(insert_raw, other, stored, config.batch_size))
+        rows.read()
+        rates["row_inserts"].append(events / timed(rows.insert, events, config.batch_size))
         rates["sql_transfers"].append(events / timed(transfer_in_sql, other, names, config.batch_size, server))
     settler.close()
     ledger.close()
@@ -73,17 +81,29 @@ def settlement_rates(
     return rates
 
 
-def request_latencies(ledger: Ledger) -> dict[str, float]:
-    """Median microseconds on the request path, each durable when it returns."""
+def request_latencies(ledger: Ledger, config: MeteringConfig) -> dict[str, float]:
+    """Median microseconds on the request path: a hold, and the usage event's becoming durable in the journal.
+
+    That event posts the hold, whatever happens afterwards. `post_us` is what a post in the ledger itself takes, durable
+    when it returns: settlement does that for a batch at a time.
+    """
     ledger.open_account("host:bench", ledger.currency, overdraft=False)
     amount = worst_case_nanos(BOOK, ADAPTER, 100, 120)
-    holds, posts = [], []
-    for number in range(REPEATS):
+    writer = JournalWriter(config, "bench")
+    holds, events, posts = [], [], []
+    for number, record in enumerate(encode_all(list(make_events(0, REPEATS)))):
         name, until = f"bench-{number}", now_us() + MINUTE_US
         holds.append(timed(ledger.hold, name, "tenant-0", amount, until))
+        events.append(timed(_append, writer, record))
         posts.append(timed(ledger.post, name, f"{name}/post", amount // 2, "host:bench"))
-    both = [hold + post for hold, post in zip(holds, posts, strict=True)]
-    return {"hold_us": median(holds) * 1e6, "post_us": median(posts) * 1e6, "hold_and_post_us": median(both) * 1e6}
+    writer.close()
+    both = [hold + event for hold, event in zip(holds, events, strict=True)]
+    medians = {"hold_us": holds, "event_us": events, "hold_and_event_us": both, "post_us": posts}
+    return {name: median(values) * 1e6 for name, values in medians.items()}
+
+
+def _append(writer: JournalWriter, record: bytes) -> None:
+    writer.append(record).result(timeout=60)
 
 
 def proof_latencies(ledger: Ledger, config: MeteringConfig, events: int) -> dict[str, float]:
@@ -126,15 +146,17 @@ def invoice_seconds(ledger: Ledger, events: int) -> float:
     return timed(build_invoice, ledger, "tenant-0", current_month(at_us))
 
 
-def memory_growth(config: MeteringConfig, events: int, rounds: int) -> list[int]:
-    """Resident KiB of this process after each round of `events` settled by one settler."""
+def memory_growth(config: MeteringConfig, events: int, rounds: int) -> dict[int, int]:
+    """Resident KiB of this process by the number of events that one settler has settled, after each round."""
     ledger = prepare(config)
     settler = Settler(dataclasses.replace(config, journal_retention_seconds=0.0))
-    sizes = []
+    sizes = {}
     for number in range(rounds):
-        write_journal(config, encode_all(list(make_events(number * events, events))))
-        settler.tick()
-        sizes.append(resident_kib())
+        for first in range(number * events, (number + 1) * events, MEMORY_STEP):
+            count = min(MEMORY_STEP, (number + 1) * events - first)
+            write_journal(config, encode_all(list(make_events(first, count))))
+            settler.tick()
+        sizes[(number + 1) * events] = resident_kib()
     settler.close()
     ledger.close()
     return sizes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from metering.store import Connection, Store
 
@@ -44,6 +45,48 @@ def insert_raw(store: Store, rows: Sequence[tuple[str, bytes]], batch: int) -> N
     for start in range(0, len(rows), batch):
         with store.write() as connection:
             connection.insert("raw", "id, body", rows[start : start + batch])
+
+
+class RowInserts:
+    """The rows that settlement wrote, into empty tables of the same schema: what the store itself takes for them."""
+
+    TABLES = (
+        ("holds", "id, tenant, account, amount, expires_us, state, posted", "id"),
+        ("transfers", "id, debit, credit, amount, code, time_us, window_id, terms", "seq"),
+        ("log_leaves", "leaf_index, kind, digest", "leaf_index"),
+        (
+            "usage",
+            "id, event_digest, window_id, tenant, terms, completion_tokens, base_only, amount_nanos, body, leaf_index",
+            "leaf_index",
+        ),
+    )
+
+    def __init__(self, source: Store, target: Store) -> None:
+        self._source, self._target = source, target
+        self._taken = dict.fromkeys((table for table, _, _ in self.TABLES), 0)
+        self._rows: dict[str, list[tuple[Any, ...]]] = {}
+
+    def read(self) -> None:
+        """Fetch what was written since the last time, outside of what is timed."""
+        with self._source.read() as connection:
+            accounts = connection.execute("SELECT id, name, unit, overdraft FROM accounts ORDER BY id")
+            for table, columns, order in self.TABLES:
+                statement = f"SELECT {columns} FROM {table} ORDER BY {order} LIMIT 1000000000 OFFSET ?"
+                self._rows[table] = connection.execute(statement, (self._taken[table],))
+                self._taken[table] += len(self._rows[table])
+        with self._target.write() as connection:
+            known = {row[0] for row in connection.execute("SELECT id FROM accounts")}
+            connection.insert("accounts", "id, name, unit, overdraft", [row for row in accounts if row[0] not in known])
+
+    def insert(self, events: int, batch: int) -> None:
+        """The rows of `batch` events in a durable transaction."""
+        for start in range(0, events, batch):
+            part = slice(start, start + batch)
+            with self._target.write() as connection:
+                for table, columns, _ in self.TABLES:
+                    rows = self._rows[table]
+                    each = -(-len(rows) // events)  # transfers come two an event
+                    connection.insert(table, columns, rows[part.start * each : part.stop * each])
 
 
 def transfer_in_sql(store: Store, names: Sequence[str], batch: int, server: bool) -> None:
