@@ -17,7 +17,7 @@ from adapters.errors import AlreadyWithdrawn, ContributionNotFound, DatanetNotFo
 from adapters.example import Example, ExampleLimits
 from adapters.licence import check_licence
 from adapters.names import check_name
-from adapters.policy import DEFAULT_SPLIT_PPM, check_split
+from adapters.policy import DEFAULT_SPLIT_PPM, check_split, in_force, policy_document
 from adapters.version import AcceptedExample, DatanetVersion, VersionExample, version_facts
 
 __all__ = ["Contribution", "Datanet", "DatanetStore", "VersionSummary"]
@@ -27,7 +27,8 @@ __all__ = ["Contribution", "Datanet", "DatanetStore", "VersionSummary"]
 class Datanet:
     """A Datanet as it stands: counts are of accepted, not withdrawn, examples.
 
-    `contributors` maps names to examples; `latest_version` is None before the first version.
+    `contributors` maps names to examples; `latest_version` is None before the first version. `split_ppm` and
+    `policy_digest` are of the policy in force; `scheduled` are recorded changes whose period has not begun.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Datanet:
     examples: int
     latest_version: str | None
     created_ms: int
+    scheduled: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ class DatanetStore:
         now_ms = self.database.clock()
         described = {"name": name, "owner": owner, "licence": licence, "title": title, "description": description}
         datanet = Document.of({"type": "datanet", **described, "created_ms": now_ms})
-        policy = _policy(name, split, owner, None, now_ms)
+        policy = policy_document(name, split, owner, now_ms)
         with self.database.transaction() as connection:
             namespaces.claim(connection, name, owner, "datanet", now_ms)
             outbox.record(connection, datanet)
@@ -94,19 +96,25 @@ class DatanetStore:
             )
         return [datanet, policy]
 
-    def set_policy(self, name: str, split_ppm: Mapping[str, int], *, acting: str) -> Document:
-        """Record a new policy; it holds for versions and terms made from now on. The same split again changes nothing.
+    def set_policy(
+        self, name: str, split_ppm: Mapping[str, int], *, acting: str, effective: str | None = None
+    ) -> Document:
+        """Record a new policy, for all adapters on the Datanet, from the first day of the period `effective` on.
 
-        Raises DatanetNotFound, NotOwner, InvalidPolicy.
+        That is a month YYYY-MM (by default the next) or a day YYYY-MM-DD, UTC, and lies ahead: what was served
+        before is paid as promised. Of changes for one time, the last recorded holds. The same again changes nothing.
+        Raises DatanetNotFound, NotOwner, InvalidPolicy, RetroactivePolicy.
         """
         split = check_split(split_ppm)
         with self.database.transaction() as connection:
             if self._owner(name) != acting:
                 raise NotOwner(f"only its owner, {self._owner(name)}, sets the policy of {name}")
-            current = self._policy(name)
-            if current.value()["split_ppm"] == split:
+            current, now_ms = self._policy(name), self.database.clock()
+            known = current.value()
+            if known["split_ppm"] == split and effective in (None, known.get("effective")):
                 return current
-            policy = outbox.record(connection, _policy(name, split, acting, current.digest, self.database.clock()))
+            policy = policy_document(name, split, acting, now_ms, current.digest, effective)
+            outbox.record(connection, policy)
             connection.execute("UPDATE datanets SET policy = ? WHERE name = ?", (policy.digest, name))
         return policy
 
@@ -181,7 +189,7 @@ class DatanetStore:
                 (name,),
             )
         )
-        policy = self._policy(name)
+        policy = self.policy_in_force(name)
         return Datanet(
             name=name,
             owner=owner,
@@ -194,6 +202,7 @@ class DatanetStore:
             examples=sum(counts.values()),
             latest_version=self._latest(name),
             created_ms=created_ms,
+            scheduled=self._scheduled(name, policy.digest),
         )
 
     def list(self) -> builtins.list[Datanet]:
@@ -248,6 +257,10 @@ class DatanetStore:
         policy = self.version_document(name, version).value()["policy"]
         return outbox.read(self.database, policy).value()["split_ppm"]
 
+    def policy_in_force(self, name: str) -> Document:
+        """The policy by which tokens are paid now. Raises DatanetNotFound."""
+        return in_force(self._policy(name), lambda digest: outbox.read(self.database, digest), self.database.clock())
+
     def document(self, digest: str) -> Document:
         """A kept document, by its digest; KeyError."""
         return outbox.read(self.database, digest)
@@ -269,11 +282,11 @@ class DatanetStore:
         known = self.database.row("SELECT document FROM versions WHERE datanet = ? AND digest = ?", (name, digest))
         if known is not None:
             return outbox.read(self.database, known[0])
-        described, policy, sequence = self.database.rows(
-            "SELECT document, policy, 1 + (SELECT count(*) FROM versions WHERE datanet = name) FROM datanets"
-            " WHERE name = ?",
+        described, sequence = self.database.rows(
+            "SELECT document, 1 + (SELECT count(*) FROM versions WHERE datanet = name) FROM datanets WHERE name = ?",
             (name,),
         )[0]
+        policy = self.policy_in_force(name).digest
         made = {"sequence": sequence, "made_by": acting, "created_ms": self.database.clock()}
         value = {"type": "datanet-version", "datanet_document": described, "policy": policy, **facts, **made}
         document = outbox.record(connection, Document.of(value))
@@ -295,7 +308,17 @@ class DatanetStore:
             raise DatanetNotFound(f"there is no Datanet {name}")
         return row[0]
 
+    def _scheduled(self, name: str, holds: str) -> tuple[Mapping[str, Any], ...]:
+        """Changes recorded after the policy that holds, oldest first."""
+        policy, found = self._policy(name), []
+        while policy.digest != holds:
+            value = policy.value()
+            found.append({"digest": policy.digest, "effective": value["effective"], "split_ppm": value["split_ppm"]})
+            policy = outbox.read(self.database, value["previous"])
+        return tuple(reversed(found))
+
     def _policy(self, name: str) -> Document:
+        """The policy recorded last, whether it holds already or not."""
         row = self.database.row("SELECT policy FROM datanets WHERE name = ?", (name,))
         if row is None:
             raise DatanetNotFound(f"there is no Datanet {name}")
@@ -320,8 +343,3 @@ JOIN contribution_examples e ON e.contribution = c.digest JOIN examples x ON x.d
 WHERE v.datanet = ? AND v.version = ?
 ORDER BY c.contributor, e.example
 """
-
-
-def _policy(datanet: str, split_ppm: Mapping[str, int], set_by: str, previous: str | None, now_ms: int) -> Document:
-    value = {"type": "policy", "datanet": datanet, "split_ppm": split_ppm, "set_by": set_by, "previous": previous}
-    return Document.of({**value, "created_ms": now_ms})

@@ -25,6 +25,7 @@
         ├── InvalidDocument            invalid_document
         ├── InvalidLicence             invalid_licence
         ├── InvalidPolicy              invalid_policy
+        │   └── RetroactivePolicy      retroactive_policy
         ├── InvalidDeclared            invalid_declared
         ├── InvalidExample             invalid_example
         ├── EmptyDatanet               empty_datanet
@@ -199,6 +200,12 @@ class InvalidLicence(Invalid):
 
 class InvalidPolicy(Invalid):
     code = "invalid_policy"
+
+
+class RetroactivePolicy(InvalidPolicy):
+    """A change of policy for a time that has begun."""
+
+    code = "retroactive_policy"
 
 
 class InvalidDeclared(Invalid):

@@ -69,6 +69,8 @@ _MEMBERS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "example": {"contribution": str, "contributor": str, "example": str, "licence": str, "value": dict},
 }
 
+_OPTIONAL = {"policy": {"effective"}}  # of a change of policy
+
 
 def _parse(where: str, content: bytes, kind: str) -> dict[str, Any]:
     try:
@@ -76,7 +78,7 @@ def _parse(where: str, content: bytes, kind: str) -> dict[str, Any]:
     except InvalidDocument as error:
         raise ExportMismatch(f"{where}: {error}") from None
     members = _MEMBERS[kind]
-    given = set(value) - {"type"} if isinstance(value, dict) else None
+    given = set(value) - {"type"} - _OPTIONAL.get(kind, set()) if isinstance(value, dict) else None
     if given != set(members) or (kind != "example" and value.get("type") != kind):
         raise ExportMismatch(f"{where}: not a {kind}")
     for member, types in members.items():

@@ -52,6 +52,16 @@ MIGRATIONS = (
     CREATE TABLE published (sequence INTEGER NOT NULL) STRICT;
     INSERT INTO published VALUES (0);
     """,
+    # 4: the terms of each adapter under each policy of its Datanets (those of before are composed again)
+    """
+    DROP TABLE terms;
+    CREATE TABLE terms (
+        adapter TEXT NOT NULL,
+        policies TEXT NOT NULL,
+        document BLOB NOT NULL,
+        PRIMARY KEY (adapter, policies)
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 
 

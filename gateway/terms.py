@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from adapters.datanet import DatanetStore
-from adapters.policy import DEFAULT_SPLIT_PPM
+from adapters.policy import DAY_MS, DEFAULT_SPLIT_PPM
 from adapters.registry import RegisteredAdapter
 from gateway.composed_terms import composed_terms
 from gateway.database import Database
@@ -32,7 +32,10 @@ def base_terms(base_digest: str, host: str) -> Terms:
 
 
 class TermsBook:
-    """The terms of each adapter: composed when first asked for (at registration), the same ever after."""
+    """The terms of each adapter, one for each policy of its Datanet: composed when first asked for, and then the same.
+
+    A change of policy holds from the beginning of a day that lies ahead, so what holds is looked up once a day.
+    """
 
     def __init__(
         self,
@@ -49,29 +52,41 @@ class TermsBook:
         self._ledger = ledger
         self._host = host
         self._known: dict[str, Terms] = {}
+        self._day = -1
 
     def of(self, adapter: RegisteredAdapter) -> Terms:
-        """The adapter's terms, in the ledger by the time they are returned."""
-        if adapter.digest not in self._known:
-            terms = self._stored(adapter.digest) or self._keep(adapter.digest, self._compose(adapter))
-            self._ledger.put_document("terms", terms.encode())
-            self._known[adapter.digest] = terms
-        return self._known[adapter.digest]
+        """The adapter's terms of today, in the ledger by the time they are returned."""
+        day = self._datanets.database.clock() // DAY_MS
+        known = self._known.get(adapter.digest) if day == self._day else None
+        if known is None:
+            key = (adapter.digest, self._policies(adapter))
+            known = self._stored(*key) or self._keep(*key, self._compose(adapter))
+            self._ledger.put_document("terms", known.encode())
+            if day != self._day:
+                self._day, self._known = day, {}
+            self._known[adapter.digest] = known
+        return known
 
     def draft(self, adapter: RegisteredAdapter) -> Terms:
         """The terms that a staged adapter would get: in the ledger, because its canary is metered, and not kept."""
-        terms = self._stored(adapter.digest) or self._compose(adapter)
+        terms = self._stored(adapter.digest, self._policies(adapter)) or self._compose(adapter)
         self._ledger.put_document("terms", terms.encode())
         return terms
 
-    def _stored(self, digest: str) -> Terms | None:
-        row = self._database.row("SELECT document FROM terms WHERE adapter = ?", digest)
+    def _policies(self, adapter: RegisteredAdapter) -> str:
+        """Digests of the policies in force that the adapter's terms obey."""
+        if adapter.composed_of:
+            return ",".join(sorted({self._policies(self._find(part)) for part in adapter.composed_of} - {""}))
+        return self._datanets.policy_in_force(adapter.datanet).digest if adapter.datanet else ""
+
+    def _stored(self, digest: str, policies: str) -> Terms | None:
+        row = self._database.row("SELECT document FROM terms WHERE adapter = ? AND policies = ?", digest, policies)
         return decode_terms(row[0]) if row else None
 
-    def _keep(self, digest: str, terms: Terms) -> Terms:
+    def _keep(self, digest: str, policies: str, terms: Terms) -> Terms:
         with self._database.transaction() as execute:
-            execute("INSERT INTO terms VALUES (?, ?) ON CONFLICT DO NOTHING", (digest, terms.encode()))
-        stored = self._stored(digest)  # another worker's, if it was faster
+            execute("INSERT INTO terms VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (digest, policies, terms.encode()))
+        stored = self._stored(digest, policies)  # another worker's, if it was faster
         assert stored is not None
         return stored
 
@@ -81,7 +96,7 @@ class TermsBook:
             return composed_terms(adapter, parts, self._host)
         datanet_split = None
         if adapter.datanet is not None:
-            datanet_split = self._datanets.load(adapter.datanet, adapter.datanet_version).split_ppm
+            datanet_split = self._datanets.policy_in_force(adapter.datanet).value()["split_ppm"]
         return Terms(
             adapter=adapter.digest,
             head=adapter.head,

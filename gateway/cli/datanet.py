@@ -37,6 +37,26 @@ def create(
 
 
 @app.command()
+def policy(
+    name: Name,
+    split: Annotated[str, typer.Option(help="contributors=600000,trainer=... in ppm, five roles")],
+    effective: Annotated[
+        str | None, typer.Option(help="YYYY-MM or YYYY-MM-DD ahead; the next month by default")
+    ] = None,
+    account: Account = None,
+    as_json: Json = False,
+) -> None:
+    """Change how earnings are split, from a period ahead on (the Datanet's owner). It is an entry of the log."""
+    body: dict[str, Any] = {"split_ppm": parse_split(split)}
+    if effective is not None:
+        body["effective"] = effective
+    made = Api.from_environment().post(f"/datanets/{name}/policy", body, account=account)
+    emit(
+        as_json, made, facts({"digest": made["digest"], **made["document"]}, "digest", "datanet", "set_by", "effective")
+    )
+
+
+@app.command()
 def contribute(
     name: Name,
     file: Annotated[

@@ -52,11 +52,12 @@ async def show(name: str, services: Held, caller: Anyone) -> Response:
 async def set_policy(
     name: str, request: Request, services: Held, caller: Anyone, account: str | None = None
 ) -> Response:
-    """{"split_ppm"}: how the price of a token is split, from the next version on."""
-    acting, split_ppm = own_or_admin(caller, account), mapping(await read_json(request), "split_ppm")
+    """{"split_ppm", "effective"?}: how the price of a token is split, from a month or day ahead on (the next month)."""
+    acting, body = own_or_admin(caller, account), await read_json(request)
+    split_ppm, effective = mapping(body, "split_ppm"), text(body, "effective") if "effective" in body else None
     if split_ppm is None:
         raise InvalidRequest("'split_ppm' is missing", param="split_ppm", code="missing_required_parameter")
-    document = await services.call(services.datanets.set_policy, name, split_ppm, acting=acting)
+    document = await services.call(services.datanets.set_policy, name, split_ppm, acting=acting, effective=effective)
     return answer(await services.call(_published, services, lambda: _document(document)), 201)
 
 

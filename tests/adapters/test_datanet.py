@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from adapters.errors import (
     InvalidPolicy,
     NamespaceTaken,
     NotOwner,
+    RetroactivePolicy,
     VersionNotFound,
 )
 from adapters.policy import DEFAULT_SPLIT_PPM
@@ -94,9 +96,68 @@ def test_policy_changes_are_recorded(net):
     changed = net.set_policy("net", ALL_TO_CONTRIBUTORS, acting="olga")
     assert changed.value()["previous"] == first
     assert net.set_policy("net", ALL_TO_CONTRIBUTORS, acting="olga") == changed
-    assert net.show("net").split_ppm == ALL_TO_CONTRIBUTORS
+    assert (net.show("net").split_ppm, net.show("net").policy_digest) == (DEFAULT_SPLIT_PPM, first)  # until its period
+    assert [one["digest"] for one in net.show("net").scheduled] == [changed.digest]
     with pytest.raises(NotOwner):
         net.set_policy("net", DEFAULT_SPLIT_PPM, acting="ann")
+
+
+def ms(text: str) -> int:
+    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1000)
+
+
+def test_a_policy_holds_from_its_period_on(net, monkeypatch):
+    """Month or day, not a moment before; of changes for one time the last recorded; versions name the one in force."""
+
+    def at(text: str) -> None:
+        monkeypatch.setattr(net.database, "clock", lambda: ms(text))
+
+    def split() -> str:
+        return max(net.show("net").split_ppm, key=net.show("net").split_ppm.__getitem__)
+
+    def all_to(role: str) -> dict[str, int]:
+        return {**dict.fromkeys(ALL_TO_CONTRIBUTORS, 0), role: 1_000_000}
+
+    at("2099-11-20T10:00:00")
+    next_month = net.set_policy("net", all_to("trainer"), acting="olga")
+    assert next_month.value()["effective"] == "2099-12"
+    net.set_policy("net", all_to("host"), acting="olga", effective="2099-12-05")
+    withdrawn = net.set_policy("net", all_to("treasury"), acting="olga", effective="2100-01")
+    net.set_policy("net", all_to("governance"), acting="olga", effective="2100-01")
+    assert [one["effective"] for one in net.show("net").scheduled] == ["2099-12", "2099-12-05", "2100-01", "2100-01"]
+    net.contribute("net", lines("a"), acting="ann")
+    assert net.version("net", acting="ann").value()["policy"] == net.show("net").policy_digest
+    for moment, role in (
+        ("2099-11-30T23:59:59.999", "contributors"),
+        ("2099-12-01T00:00:00", "trainer"),
+        ("2099-12-04T23:59:59.999", "trainer"),
+        ("2099-12-05T00:00:00", "host"),
+        ("2100-01-01T00:00:00", "governance"),
+    ):
+        at(moment)
+        assert split() == role
+    assert net.show("net").scheduled == ()
+    assert net.document(withdrawn.digest) == withdrawn  # what was replaced before it held stays on record
+    net.contribute("net", lines("b"), acting="ann")
+    assert net.version("net", acting="ann").value()["policy"] == net.show("net").policy_digest
+
+
+@pytest.mark.parametrize("effective", ["2099-11", "2099-11-20", "2099-11-21", "2098-12", "1999-01-01"])
+def test_no_policy_is_retroactive(net, monkeypatch, effective):
+    """A period that has begun, or begins within a minute, is refused; nothing is recorded."""
+    monkeypatch.setattr(net.database, "clock", lambda: ms("2099-11-20T23:59:30"))
+    before = net.documents_after(0)
+    with pytest.raises(RetroactivePolicy):
+        net.set_policy("net", ALL_TO_CONTRIBUTORS, acting="olga", effective=effective)
+    assert net.documents_after(0) == before
+
+
+@pytest.mark.parametrize("effective", ["soon", "2099-13", "2099-02-30", "2099", "2099-12-05T00:00:00Z", 7])
+def test_a_period_is_a_month_or_a_day(net, effective):
+    """Anything else is refused by name."""
+    with pytest.raises(InvalidPolicy) as refused:
+        net.set_policy("net", ALL_TO_CONTRIBUTORS, acting="olga", effective=effective)
+    assert refused.value.code == "invalid_policy"
 
 
 def test_contribution_is_named_by_its_document(net):
