@@ -67,13 +67,12 @@ class NatsSource:
     def read(self, limit: int) -> list[SourceRecord]:
         """What was read before and not acknowledged, else what the server gave."""
         if not self._unsettled:
-            with suppress(queue.Empty):
-                messages = self._fetched.get(timeout=READ_SECONDS)
-                self._unsettled = [SourceRecord(message.data, message.reply) for message in messages]
-                self._loop.call_soon_threadsafe(self._room.release)
+            self._take(READ_SECONDS)
         return self._unsettled[:limit]
 
     def read_ahead(self, limit: int, beyond: Sequence[SourceRecord]) -> list[SourceRecord]:
+        if len(self._unsettled) == len(beyond):
+            self._take(0)
         return self._unsettled[len(beyond) : len(beyond) + limit]
 
     def store_position(self, connection: Connection, records: Sequence[SourceRecord]) -> None:
@@ -99,6 +98,13 @@ class NatsSource:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    def _take(self, seconds: float) -> None:
+        """Add what was fetched to what is unsettled; waits so long for it."""
+        with suppress(queue.Empty):
+            messages = self._fetched.get(block=seconds > 0, timeout=seconds)
+            self._unsettled += [SourceRecord(message.data, message.reply) for message in messages]
+            self._loop.call_soon_threadsafe(self._room.release)
 
     def _call(self, work: Coroutine[Any, Any, None]) -> Future[None]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)

@@ -27,7 +27,7 @@ def bus_rates(config: MeteringConfig, store: Path, events: int, rounds: int) -> 
     server.start()
     ledger = prepare(config)
     rates: dict[str, list[float]] = {"forwarded": [], **{f"settlers_{count}": [] for count in SETTLERS}}
-    first = 0
+    first, documents = 0, _documents(ledger)
     for number in range(rounds):
         for count in SETTLERS:
             run = f"{number}-{count}"
@@ -37,12 +37,17 @@ def bus_rates(config: MeteringConfig, store: Path, events: int, rounds: int) -> 
             write_journal(here, encode_all(made))
             first += events
             rates["forwarded"].append(asyncio.run(_forward(here)))
-            rates[f"settlers_{count}"].append(_settle(here, ledger, count, first))
+            rates[f"settlers_{count}"].append(_settle(here, ledger, count, first + documents))
             for segment in here.journal_dir.iterdir():
                 segment.unlink()
     ledger.close()
     server.kill()
     return rates
+
+
+def _documents(ledger: Ledger) -> int:
+    with ledger.store.read() as connection:
+        return connection.execute("SELECT count(*) FROM documents")[0][0]
 
 
 async def _forward(config: MeteringConfig) -> float:
@@ -59,7 +64,7 @@ async def _forward(config: MeteringConfig) -> float:
 
 
 def _settle(config: MeteringConfig, ledger: Ledger, count: int, until: int) -> float:
-    """Events a second of `count` settler processes, until the ledger has `until` events."""
+    """Events a second of `count` settler processes, until the log has `until` leaves."""
     environment = {
         **os.environ,
         "OPENLEDGER_LEDGER": config.ledger_url,
@@ -71,10 +76,10 @@ def _settle(config: MeteringConfig, ledger: Ledger, count: int, until: int) -> f
     for process in processes:
         assert process.stdout is not None
         process.stdout.readline()
-    began, before = time.perf_counter(), _settled(ledger)
-    while _settled(ledger) < until:
-        time.sleep(0.02)
-    rate = (until - before) / (time.perf_counter() - began)
+    began, before = time.perf_counter(), _leaves(ledger)
+    while (after := _leaves(ledger)) < until:
+        time.sleep(0.005)
+    rate = (after - before) / (time.perf_counter() - began)
     for process in processes:
         process.terminate()
     for process in processes:
@@ -82,6 +87,7 @@ def _settle(config: MeteringConfig, ledger: Ledger, count: int, until: int) -> f
     return rate
 
 
-def _settled(ledger: Ledger) -> int:
+def _leaves(ledger: Ledger) -> int:
+    """Of the log: one for each settled event, and one for each document."""
     with ledger.store.read() as connection:
-        return connection.execute("SELECT count(*) FROM usage")[0][0]
+        return connection.execute("SELECT coalesce(max(size), 0) FROM log_checkpoints")[0][0]
