@@ -58,8 +58,8 @@ class RequestIds:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         request_id = f"req_{uuid_utils.uuid7().hex}"
-        scope.setdefault("state", {})["request_id"] = request_id
-        started, status = time.monotonic(), 500
+        started, status = time.perf_counter(), 500
+        scope.setdefault("state", {}).update(request_id=request_id, received=started)
 
         async def send_named(message: Message) -> None:
             nonlocal status
@@ -67,7 +67,7 @@ class RequestIds:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers.setdefault("x-request-id", request_id)
-                headers.setdefault("openai-processing-ms", str(round((time.monotonic() - started) * 1000)))
+                headers.setdefault("openai-processing-ms", str(round((time.perf_counter() - started) * 1000)))
             await send(message)
 
         try:
@@ -75,4 +75,4 @@ class RequestIds:
         finally:
             route = getattr(scope.get("route"), "path", UNROUTED)
             REQUESTS.labels(scope["method"], route, str(status)).inc()
-            DURATION.labels(route).observe(time.monotonic() - started)
+            DURATION.labels(route).observe(time.perf_counter() - started)

@@ -142,8 +142,8 @@ class EngineFailed(GatewayError):
 class Unavailable(GatewayError):
     status, type, code = 503, "server_error", "unavailable"
 
-    def __init__(self, message: str, *, retry_after_seconds: float = 2.0) -> None:
-        super().__init__(message, retry_after_seconds=retry_after_seconds)
+    def __init__(self, message: str, *, code: str | None = None, retry_after_seconds: float = 2.0) -> None:
+        super().__init__(message, code=code, retry_after_seconds=retry_after_seconds)
 
 
 class EngineUnavailable(Unavailable):
@@ -158,15 +158,17 @@ CONTEXT_LENGTH = re.compile(r"maximum context length|longer than the maximum mod
 
 
 def from_engine(status: int, body: object) -> GatewayError:
-    """vLLM's error answer (integer codes, exception names as types) as one of ours."""
+    """The engine's error answer as one of ours. Codes of our part of it are strings and kept; vLLM's are integers."""
     inner = body.get("error", body) if isinstance(body, Mapping) else {}
     message = str(inner.get("message") or f"The engine answered {status}.") if isinstance(inner, Mapping) else str(body)
     param = inner.get("param") if isinstance(inner, Mapping) else None
+    code = inner.get("code") if isinstance(inner, Mapping) else None
+    code = code if isinstance(code, str) else None
     if status == 404:
-        return EngineFailed("The engine does not know this adapter.", code="adapter_unavailable")
+        return EngineFailed("The engine does not know this adapter.", code=code or "adapter_unavailable")
     if status in (400, 413, 422):
         kind = ContextLengthExceeded if CONTEXT_LENGTH.search(message) else InvalidRequest
-        return kind(message, param=param if isinstance(param, str) else None)
+        return kind(message, param=param if isinstance(param, str) else None, code=code)
     if status in (429, 502, 503, 504):
-        return EngineUnavailable("The engine cannot take this request now.")
-    return EngineFailed("The engine failed on this request.")
+        return EngineUnavailable("The engine cannot take this request now.", code=code)
+    return EngineFailed("The engine failed on this request.", code=code)

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import orjson
@@ -84,7 +84,7 @@ class Flights:
         with self._database.transaction() as execute:
             execute(
                 "INSERT INTO flights VALUES (?, ?, ?, ?, NULL)",
-                (ticket.request_id, self.worker, int(time.time() * 1000), orjson.dumps(asdict(ticket))),
+                (ticket.request_id, self.worker, int(time.time() * 1000), orjson.dumps(ticket)),
             )
 
     def seal(self, request_id: str, record: bytes) -> None:

@@ -18,6 +18,11 @@ TOKENS = Counter(
     ["gen_ai_request_model", "gen_ai_token_type", "purpose"],
 )
 COST = Counter("openledger_cost_nanos", "Rated cost in nanos", ["gen_ai_request_model", "currency"])
+ADDED = Histogram(
+    "openledger_added_before_first_byte_seconds",
+    "Time before the first byte of an answer that is the gateway's own",
+    buckets=(0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, *SECONDS[1:]),
+)
 RECOVERED = Counter("openledger_recovered_requests", "Requests settled by recovery", ["outcome"])
 
 

@@ -62,6 +62,12 @@ class Generation:
     def choices(self) -> int:
         return self.n * self.prompts
 
+    @property
+    def text_prompts(self) -> list[str | list[int]]:
+        """The prompts of a text completion: texts, or lists of token ids."""
+        prompt = self.passed["prompt"]
+        return prompt if isinstance(prompt, list) and not isinstance(prompt[0], int) else [prompt]
+
 
 def parse_json(raw: bytes) -> dict[str, Any]:
     """The JSON object of a request body. Raises InvalidJson."""

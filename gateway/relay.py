@@ -1,6 +1,7 @@
 """Relaying answers. A request's work is a task of its own: it goes on to the usage event when the client leaves."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from gateway.meter import Meter
 from gateway.services import Services
 from gateway.settling import Settling
 from gateway.stream_answer import StreamAnswer
+from gateway.timing import Timing
 from gateway.upstream import EngineLost
 
 ABORT_AGAIN_SECONDS = 0.5
@@ -36,9 +38,11 @@ class Relay:
         self._running: dict[str, asyncio.Task] = {}
         self._leaving: set[asyncio.Task] = set()
 
-    async def whole(self, admitted: Admitted, client_gone: Callable[[], Awaitable[None]]) -> bytes:
+    async def whole(
+        self, admitted: Admitted, client_gone: Callable[[], Awaitable[None]], timing: Timing | None = None
+    ) -> bytes:
         """The complete JSON answer, its event durable."""
-        task = self._start(admitted, self._whole(admitted))
+        task = self._start(admitted, self._whole(admitted, timing or Timing()))
         leaving = asyncio.ensure_future(client_gone())
         try:
             await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -48,11 +52,11 @@ class Relay:
         finally:
             leaving.cancel()
 
-    async def stream(self, admitted: Admitted) -> AsyncIterator[bytes]:
+    async def stream(self, admitted: Admitted, timing: Timing) -> AsyncIterator[bytes]:
         """Starts a stream and returns its bytes once the engine has accepted it. Raises the engine's refusal."""
         channel: asyncio.Queue[bytes | None] = asyncio.Queue()
         accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        task = self._start(admitted, self._stream(admitted, channel, accepted))
+        task = self._start(admitted, self._stream(admitted, channel, accepted, timing))
         try:
             await asyncio.wait({accepted, task}, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
@@ -103,22 +107,27 @@ class Relay:
             await self._services.engine.abort(admitted.ticket.request_id)
             await asyncio.wait({task}, timeout=ABORT_AGAIN_SECONDS)
 
-    async def _whole(self, admitted: Admitted) -> bytes:
+    async def _whole(self, admitted: Admitted, timing: Timing) -> bytes:
         ticket, meter = admitted.ticket, Meter()
+        timing.ask()
         try:
             body = await self._services.engine.generate(
                 admitted.generation.kind, admitted.engine_body, ticket.request_id
             )
         except (GatewayError, EngineLost) as error:
             raise await self._give_up(admitted, meter, error) from error
+        timing.accept()
         meter.add(body.pop("openledger"))
         closing = await self._settling.seal(ticket, meter)
         answer = orjson.dumps(_whole_body(admitted, meter, body, closing))
         await self._keep(admitted, "application/json", answer)
         await self._settling.append(ticket, closing)
+        timing.first_byte(timing.accepted)
         return answer
 
-    async def _stream(self, admitted: Admitted, channel: asyncio.Queue, accepted: asyncio.Future) -> None:
+    async def _stream(
+        self, admitted: Admitted, channel: asyncio.Queue, accepted: asyncio.Future, timing: Timing
+    ) -> None:
         ticket, meter = admitted.ticket, Meter()
         answer, sent = StreamAnswer(admitted, meter), list[bytes]()
 
@@ -128,7 +137,7 @@ class Relay:
             channel.put_nowait(out)
 
         try:
-            await self._forward(admitted, answer, accepted, send)
+            await self._forward(admitted, answer, accepted, send, timing)
             if answer.refusal:
                 raise answer.refusal
             closing = await self._settling.seal(ticket, meter)
@@ -146,23 +155,39 @@ class Relay:
             channel.put_nowait(END)
 
     async def _forward(
-        self, admitted: Admitted, answer: StreamAnswer, accepted: asyncio.Future, send: Callable[[bytes], None]
+        self,
+        admitted: Admitted,
+        answer: StreamAnswer,
+        accepted: asyncio.Future,
+        send: Callable[[bytes], None],
+        timing: Timing,
     ) -> None:
         request = admitted.generation.kind, admitted.engine_body, admitted.ticket.request_id
-        async with self._services.engine.stream(*request) as events:
+        timing.ask()
+        async with self._services.engine.stream(*request) as received:
+            timing.accept()
             accepted.set_result(None)
-            async for event in events:
-                if out := answer.take(event):
+            began = False
+            async for events in received:
+                arrived = time.perf_counter()
+                if out := b"".join(map(answer.take, events)):
                     send(out)
+                    if not began:
+                        timing.first_byte(arrived)
+                        began = True
         if not answer.done:
             raise EngineLost("the stream ended without [DONE]")
 
     async def _read(self, admitted: Admitted, channel: asyncio.Queue[bytes | None]) -> AsyncIterator[bytes]:
         ended = False
         try:
-            while (out := await channel.get()) is not END:
-                yield out
-            ended = True
+            while not ended:
+                waiting = [await channel.get()]
+                while not channel.empty():
+                    waiting.append(channel.get_nowait())
+                ended = waiting[-1] is END
+                if out := b"".join(piece for piece in waiting if piece is not END):
+                    yield out
         finally:
             if not ended:
                 self._left(admitted)

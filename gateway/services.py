@@ -23,6 +23,7 @@ from gateway.documents import Documents
 from gateway.flights import Flights
 from gateway.limits import Limits
 from gateway.prices import load_price_book
+from gateway.prompts import PromptCounter
 from gateway.publication import Publication
 from gateway.terms import TermsBook, base_terms
 from gateway.upstream import EngineClient
@@ -47,6 +48,7 @@ class Services:
     limits: Limits
     flights: Flights
     engine: EngineClient
+    prompts: PromptCounter
     ledger: Ledger
     journal: JournalWriter
     documents: Documents
@@ -120,6 +122,7 @@ def _open(settings: Settings) -> Services:
         ),
         flights=flights,
         engine=EngineClient(settings.engine_socket, settings.engine_connect_seconds, settings.engine_silence_seconds),
+        prompts=PromptCounter(settings.base_directory, base.name),
         ledger=ledger,
         journal=JournalWriter(metering, f"gateway-{flights.worker[-12:]}"),
         documents=Documents(ledger),

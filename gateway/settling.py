@@ -14,6 +14,7 @@ from gateway.services import Services
 from metering.errors import JournalError
 
 ENDING_SECONDS = 10.0  # how long an aborted request may take to end in the engine
+FORGET_SECONDS = 1.0
 
 
 class Settling:
@@ -22,14 +23,17 @@ class Settling:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._behind: set[asyncio.Task] = set()
+        self._forgettable: list[str] = []
 
     async def seal(self, ticket: Ticket, meter: Meter, finish: str = "abort") -> Closing:
         """The closing of a request, remembered so that a crash from here on appends the very same record."""
-        services = self._services
-        terms = await services.call(services.documents.terms, ticket.terms)
-        prices = await services.call(services.documents.price_book, ticket.price_book)
-        closing = close(ticket, meter, terms, prices, finish)
-        await services.call(services.flights.seal, ticket.request_id, closing.record)
+        return await self._services.call(self._seal, ticket, meter, finish)
+
+    def _seal(self, ticket: Ticket, meter: Meter, finish: str) -> Closing:
+        documents = self._services.documents
+        terms, prices = documents.terms(ticket.terms), documents.price_book(ticket.price_book)
+        closing = close(ticket, meter, terms, prices, finish, documents.volumes)
+        self._services.flights.seal(ticket.request_id, closing.record)
         return closing
 
     async def append(self, ticket: Ticket, closing: Closing) -> None:
@@ -92,11 +96,21 @@ class Settling:
 
     async def release(self, ticket: Ticket, used_tokens: int) -> None:
         """Ends the flight of a request whose event is durable, or that will have none."""
-        services = self._services
-        await services.call(services.flights.end, ticket.request_id)
+        await self._services.call(self._release, ticket, used_tokens)
+        if not self._forgettable:
+            self._later(self._forget())
+        self._forgettable.append(ticket.request_id)
+
+    def _release(self, ticket: Ticket, used_tokens: int) -> None:
+        self._services.flights.end(ticket.request_id)
         if ticket.reserved_tokens > used_tokens:
-            await services.call(services.limits.refund, ticket.key_id, ticket.reserved_tokens - used_tokens)
-        await services.engine.forget(ticket.request_id)
+            self._services.limits.refund(ticket.key_id, ticket.reserved_tokens - used_tokens)
+
+    async def _forget(self) -> None:
+        """One call to the engine for all requests of a second: it has tokens to send."""
+        await asyncio.sleep(FORGET_SECONDS)
+        request_ids, self._forgettable = self._forgettable, []
+        await self._services.engine.forget(request_ids)
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

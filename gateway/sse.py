@@ -16,16 +16,16 @@ class Event(NamedTuple):
     data: bytes
 
 
-async def read(chunks: AsyncIterator[bytes]) -> AsyncIterator[Event]:
-    """The events of a byte stream, in order; an unfinished last event is dropped, as the specification says."""
-    pending = bytearray()
+async def read(chunks: AsyncIterator[bytes]) -> AsyncIterator[list[Event]]:
+    """The events of a byte stream, those that arrive together at once.
+
+    An unfinished last event is dropped, as the specification says.
+    """
+    pending = b""
     async for chunk in chunks:
-        pending += chunk
-        while (end := pending.find(b"\n\n")) >= 0:
-            block = bytes(pending[:end])
-            del pending[: end + 2]
-            if event := _parse(block):
-                yield event
+        *blocks, pending = (pending + chunk).split(b"\n\n")
+        if events := [event for block in blocks if (event := _parse(block))]:
+            yield events
 
 
 def _parse(block: bytes) -> Event | None:

@@ -148,7 +148,7 @@ async def abort(request_id: str, request: Request) -> JSONResponse:
     """Stops a request; its response ends with finish_reason `abort`. Safe to repeat and to call too late."""
     generation = request.app.state.meter.find(request_id)
     if generation is None:
-        return JSONResponse({"error": {"message": f"unknown request {request_id}"}}, 404)
+        return _unknown(request_id)
     await request.app.state.engine_client.abort(list(generation.vllm_ids))
     return JSONResponse({"aborted": request_id})
 
@@ -158,14 +158,25 @@ async def generated(request_id: str, request: Request) -> JSONResponse:
     """The totals of a request, `final` once its response has ended."""
     generation = request.app.state.meter.find(request_id)
     if generation is None:
-        return JSONResponse({"error": {"message": f"unknown request {request_id}"}}, 404)
+        return _unknown(request_id)
     return JSONResponse(generation.summary())
 
 
-@router.delete("/generated/{request_id}")
-async def forget(request_id: str, request: Request) -> JSONResponse:
-    """Lets the engine forget a finished request."""
-    return JSONResponse({"forgotten": request.app.state.meter.forget(request_id)})
+@router.post("/forget")
+async def forget(request: Request) -> JSONResponse:
+    """{"request_ids"}: lets the engine forget finished requests; those it does not know do not count."""
+    meter = request.app.state.meter
+    return JSONResponse({"forgotten": sum(map(meter.forget, (await request.json())["request_ids"]))})
+
+
+def _unknown(request_id: str) -> JSONResponse:
+    error = {
+        "message": f"unknown request {request_id}",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": "request_not_found",
+    }
+    return JSONResponse({"error": error}, 404)
 
 
 @router.post("/adapters/{digest}/pin")

@@ -1,6 +1,5 @@
 """The OpenAI surface: models, chat completions, completions."""
 
-import time
 from collections.abc import AsyncIterator
 
 from fastapi import APIRouter, Request
@@ -15,6 +14,7 @@ from gateway.errors import StillInFlight
 from gateway.parameters import parse
 from gateway.relay import Relay
 from gateway.services import Services
+from gateway.timing import Timing
 from gateway.upstream import PATHS
 
 router = APIRouter(prefix="/v1", tags=["openai"])
@@ -45,7 +45,6 @@ async def completions(request: Request, services: Held, caller: Anyone) -> Respo
 
 
 async def _generate(kind: str, request: Request, services: Services, caller: Caller) -> Response:
-    started = time.monotonic()
     raw = await read_body(request, services.settings.max_body_bytes)
     generation = parse(kind, raw, services.settings.max_choices)
     request_id = request.state.request_id
@@ -58,7 +57,7 @@ async def _generate(kind: str, request: Request, services: Services, caller: Cal
         if key is not None:
             await services.call(services.answers.release, request_id)
         raise
-    return await _relay(request, admitted, started)
+    return await _relay(request, admitted)
 
 
 def _claim(services: Services, caller: Caller, key: str, kind: str, raw: bytes, request_id: str) -> StoredAnswer | None:
@@ -74,19 +73,16 @@ def _replay(stored: StoredAnswer) -> Response:
     return Response(stored.body, stored.status, headers, media_type=stored.media_type)
 
 
-async def _relay(request: Request, admitted: Admitted, started: float) -> Response:
+async def _relay(request: Request, admitted: Admitted) -> Response:
     relay: Relay = request.app.state.relay
+    timing = Timing(request.state.received)
     headers = admitted.standing.headers() if admitted.standing else {}
     if admitted.generation.stream:
-        chunks: AsyncIterator[bytes] = await relay.stream(admitted)
-        headers |= {"cache-control": "no-cache", "openai-processing-ms": _elapsed(started)}
+        chunks: AsyncIterator[bytes] = await relay.stream(admitted, timing)
+        headers |= {"cache-control": "no-cache"} | timing.headers()
         return StreamingResponse(chunks, headers=headers, media_type=sse.MEDIA_TYPE)
-    body = await relay.whole(admitted, lambda: _disconnected(request))
-    return Response(body, 200, headers | {"openai-processing-ms": _elapsed(started)}, media_type="application/json")
-
-
-def _elapsed(started: float) -> str:
-    return str(round((time.monotonic() - started) * 1000))
+    body = await relay.whole(admitted, lambda: _disconnected(request), timing)
+    return Response(body, 200, headers | timing.headers(), media_type="application/json")
 
 
 async def _disconnected(request: Request) -> None:

@@ -43,6 +43,13 @@ def test_engine_errors_are_translated(status: int, body: object, kind: str, para
     assert "secret" not in error.message
 
 
+@pytest.mark.parametrize("status", [404, 422, 503])
+def test_the_codes_of_our_engine_are_passed_on(status: int) -> None:
+    """A client learns which adapter failure it was; vLLM's numbers stay behind."""
+    body = {"error": {"message": "why", "code": "adapter_of_some_kind", "param": "model"}}
+    assert errors.from_engine(status, body).code == "adapter_of_some_kind"
+
+
 @pytest.mark.parametrize("kind", subclasses(adapters.errors.AdaptersError)[1:], ids=lambda kind: kind.__name__)
 def test_every_refusal_of_the_adapters_package_keeps_its_code(kind: type) -> None:
     """A client can act on the code; the status follows from the category."""
