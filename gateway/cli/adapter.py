@@ -15,7 +15,7 @@ from gateway.cli.failures import USAGE, Failure
 from gateway.cli.output import Json, emit, errors, facts, table
 from gateway.cli.training import LocalRun
 
-app = typer.Typer(help="Adapters: train, register, list, show, promote, revoke.", no_args_is_help=True)
+app = typer.Typer(help="Adapters: train, register, list, show, promote, revoke, residency.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="namespace/adapter")]
 Account = Annotated[str | None, typer.Option("--account", help="act for this account (operator)")]
@@ -135,6 +135,17 @@ def revoke(
     body = {"digest" if adapter.startswith("sha256:") else "name": adapter}
     revoked = Api.from_environment().post("/adapters/revoke", body, account=account)
     emit(as_json, revoked, f"{revoked['digest']} is revoked")
+
+
+@app.command()
+def residency(
+    account: Annotated[str | None, typer.Option("--account", help="of this publisher only (operator)")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show which adapters are in the engine's slots, in host memory or on disk."""
+    shown = Api.from_environment().get("/adapters/residency", account=account)
+    rows = [{**row, "names": ", ".join(row["names"]) or row["digest"]} for row in shown["data"]]
+    emit(as_json, shown, table(rows, "names", "place", "pinned", "leases", "bytes", "hits", "loads", "last_load_ms"))
 
 
 def upload_package(api: Api, path: Path, name: str, declared: str | None, account: str | None) -> dict[str, Any]:

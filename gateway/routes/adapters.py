@@ -15,10 +15,12 @@ from adapters.registry import RegisteredAdapter, RegisteredName, Registration, S
 from gateway.canary import sing
 from gateway.edge import Anyone, Held, answer, listing, own_or_admin, read_json, services_of
 from gateway.errors import InvalidRequest, TooLarge
+from gateway.routes import residency
 from gateway.routes.accounts import text
 from gateway.services import Services
 
 router = APIRouter(prefix="/v1/adapters", tags=["adapters"])
+router.include_router(residency.router)  # before the route that takes any name
 
 
 @router.post("")

@@ -146,3 +146,29 @@ def test_refusals_keep_their_names(stack: Stack, writer: PackageWriter, tmp_path
     assert send({"adapter_config.json": files["adapter_config.json"]}) == (400, "file_missing")
     assert send(files, name="moonless/x")[0] == 404
     assert send(files, key=stack.account("intruder")) == (403, "not_owner")
+
+
+def test_residency_is_shown_to_publishers_and_the_operator(stack: Stack, writer: PackageWriter, tmp_path: Path) -> None:
+    """A tenant sees where its own adapters are; the operator sees all, by name, and the engine's memory."""
+    keys = {name: stack.account(name) for name in ("polly", "quinn")}
+    for seed, (name, key) in enumerate(keys.items(), start=90):
+        package = writer.write(tmp_path / name, seed=seed)
+        assert stack.cli("adapter", "register", str(package), "--name", f"{name}/own:v1", key=key).returncode == 0
+        stack.sdk(key).completions.create(model=f"{name}/own", prompt="Hi", max_tokens=1)
+    shown = json.loads(stack.cli("adapter", "residency", "--json", key=keys["polly"]).stdout)
+    [row] = shown["data"]
+    assert (row["names"], row["publisher"], row["place"]) == (["polly/own:v1"], "polly", "slot")
+    assert (row["loads"], row["hits"] > 0, row["bytes"] > 0, row["leases"]) == (1, True, True, 0)
+    assert "host_bytes" not in shown
+    with stack.http(stack.operator) as http:
+        everyone = http.get("/adapters/residency").json()
+        of_quinn = http.get("/adapters/residency", params={"account": "quinn"}).json()["data"]
+    assert {"polly/own:v1", "quinn/own:v1"} <= {name for one in everyone["data"] for name in one["names"]}
+    assert 0 < everyone["host_bytes"] <= everyone["host_limit_bytes"]
+    assert [one["publisher"] for one in of_quinn] == ["quinn"]
+    with stack.http(keys["polly"]) as http:
+        assert http.get("/adapters/residency", params={"account": "quinn"}).status_code == 403
+        described = http.get(stack.url.removesuffix("/v1") + "/openapi.json").json()["paths"]
+    assert "account" in described["/v1/adapters/residency"]["get"]["description"]
+    table = stack.cli("adapter", "residency")
+    assert (table.returncode, "polly/own:v1" in table.stdout) == (0, True)
