@@ -55,6 +55,11 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float], seed: int 
     return Interval(float(np.exp(logs.mean())), float(np.exp(low)), float(np.exp(high)), len(logs))
 
 
+def median(values: Sequence[float], seed: int = 0) -> Interval:
+    """The median of values that are no pairs, in their unit; `pairs` counts them. Raises ValueError for none."""
+    return median_difference(values, [0.0] * len(values), seed)
+
+
 def median_difference(left: Sequence[float], right: Sequence[float], seed: int = 0) -> Interval:
     """median(a_i - b_i) over pairs, in the unit of the values. Raises ValueError for no pairs or unequal lengths."""
     a, b = _pairs(left, right)

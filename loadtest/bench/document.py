@@ -30,6 +30,7 @@ def _arm(arm: Arm, rows: Sequence[Sample]) -> dict[str, Any]:
             "rounds": [round(speed, 2) for speed in speeds],
         },
         "ttft_ms": summary([value for row in rows for value in row.ttft_ms]),
+        "added_ms": summary([value for row in rows for value in row.added_ms]),
         "itl_ms": summary([value for row in rows for value in row.itl_ms]),
     }
 

@@ -1,6 +1,7 @@
 """The benchmark's client: N concurrent streams over aiohttp, the same code for every server."""
 
 import asyncio
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import orjson
 from loadtest.errors import Unreachable
 from loadtest.sse import DONE, EventReader
 
-READ_BYTES = 1 << 16
+SPAN = re.compile(r"([a-z]+);dur=([0-9.]+)")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,12 @@ class Answer:
         return 1000 * self.piece_seconds[0]
 
     @property
+    def added_ms(self) -> float | None:
+        """What the server's Server-Timing header says of itself, without what it waited for its engine."""
+        spans = SPAN.findall(self.headers.get("server-timing", ""))
+        return sum(float(spent) for name, spent in spans if name != "engine") if spans else None
+
+    @property
     def itl_ms(self) -> Iterator[float]:
         return (1000 * (b - a) for a, b in zip(self.piece_seconds, self.piece_seconds[1:], strict=False))
 
@@ -63,6 +70,7 @@ class Sample:
     seconds: float = 0.0
     ttft_ms: list[float] = field(default_factory=list)
     itl_ms: list[float] = field(default_factory=list)
+    added_ms: list[float] = field(default_factory=list)
 
     @property
     def tokens_per_second(self) -> float:
@@ -123,6 +131,8 @@ async def measure(endpoint: Endpoint, requests: Sequence[Request], streams: int)
             sample.tokens += answer.completion_tokens
             sample.ttft_ms.append(answer.ttft_ms)
             sample.itl_ms += answer.itl_ms
+            if answer.added_ms is not None:
+                sample.added_ms.append(answer.added_ms)
 
     await asyncio.gather(*(work() for _ in range(streams)))
     sample.seconds = time.perf_counter() - began

@@ -12,21 +12,25 @@ from typing import Any
 from loadtest.bench.driver import Endpoint, Request
 from loadtest.errors import Unreachable
 from loadtest.prompts import prompt
-from loadtest.stats import Interval, median_difference, summary
+from loadtest.stats import Interval, median, median_difference, summary
 
 WORDS = 24
 WARM_REPEATS = 3
-PROCESSING = "openai-processing-ms"
 
 
 @dataclass(frozen=True)
 class AddedLatency:
-    """TTFT through the gateway minus TTFT at the engine's own socket, in ms, and what the gateway says of itself."""
+    """What the gateway adds to one request, in ms: by its own spans, and as seen from outside.
+
+    `added_ms` is the median of the gateway's spans before the first byte, `difference_ms` that of TTFT through the
+    gateway minus TTFT at the engine's own socket.
+    """
 
     added_ms: Interval
+    difference_ms: Interval
     gateway_ttft_ms: dict[str, Any]
     engine_ttft_ms: dict[str, Any]
-    processing_ms: dict[str, Any]
+    spans_ms: dict[str, Any]
 
     def json(self) -> dict[str, Any]:
         return asdict(self)
@@ -38,7 +42,7 @@ async def added_latency(gateway: Endpoint, engine: Endpoint, model: str, probes:
     The requests that go straight to the engine are in its tally and in no journal: after this, the check finds them.
     """
     rng = random.Random(0)
-    through, straight, processing = list[float](), list[float](), list[float]()
+    through, straight, spans = list[float](), list[float](), list[float]()
     for number in range(-2, probes):
         pair: dict[bool, float] = {}
         for via_gateway in (True, False) if number % 2 else (False, True):
@@ -46,11 +50,13 @@ async def added_latency(gateway: Endpoint, engine: Endpoint, model: str, probes:
             answer = await (gateway.stream(request) if via_gateway else engine.stream(request, _metered()))
             pair[via_gateway] = answer.ttft_ms
             if via_gateway and number >= 0:
-                processing.append(float(answer.headers[PROCESSING]))
+                assert answer.added_ms is not None, "the gateway times itself"
+                spans.append(answer.added_ms)
         if number >= 0:  # the first pairs warm up
             through.append(pair[True])
             straight.append(pair[False])
-    return AddedLatency(median_difference(through, straight), summary(through), summary(straight), summary(processing))
+    difference = median_difference(through, straight)
+    return AddedLatency(median(spans), difference, summary(through), summary(straight), summary(spans))
 
 
 def _metered() -> dict[str, str]:

@@ -52,7 +52,7 @@ def tables(result: Mapping[str, Any]) -> Iterator[tuple[str, list[str], Rows]]:
     """(title, header, rows) of each table."""
     yield "Targets", ["target", "bound", "measured", "95% interval", "pairs", "verdict"], _targets(result)
     streams = result["workload"]["streams"]
-    percentiles = ["TTFT p50", "p95", "p99", "ITL p50", "p95", "p99"]
+    percentiles = ["TTFT p50", "p95", "p99", "ITL p50", "p95", "p99", "added p50"]
     yield f"{streams} streams (ms)", ["server, adapters, attribution", "tokens/s", *percentiles], _arms(result)
     yield "Ratios of tokens/s", ["", "over", "ratio", "95% interval", "pairs"], _comparisons(result)
     if added := result["added_latency"]:
@@ -82,6 +82,7 @@ def _arms(result: Mapping[str, Any]) -> Rows:
             arm["name"],
             f"{arm['tokens_per_second']['median']:.1f}",
             *(_ms(arm[latency][q]) for latency in ("ttft_ms", "itl_ms") for q in ("p50", "p95", "p99")),
+            _ms(arm["added_ms"]["p50"]),
         ]
         for arm in result["arms"]
     ]
@@ -100,11 +101,11 @@ def _added(added: Mapping[str, Any]) -> Rows:
         for name, key in (
             ("through the gateway", "gateway_ttft_ms"),
             ("at the engine's socket", "engine_ttft_ms"),
-            ("openai-processing-ms", "processing_ms"),
+            ("the gateway's own spans", "spans_ms"),
         )
     ]
-    difference = added["added_ms"]
-    return [*rows, ["added, median of pairs", f"{difference['value']:.2f}", _interval(difference), ""]]
+    difference = added["difference_ms"]
+    return [*rows, ["difference, median of pairs", f"{difference['value']:.2f}", _interval(difference), ""]]
 
 
 def _cold(cold: Mapping[str, Any]) -> Rows:

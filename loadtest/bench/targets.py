@@ -87,7 +87,9 @@ def targets(kind: str, found: list[Comparison], added_ms: Interval, cold: Mappin
     judged = [
         _judge(f"{one.name}: {one.top}", bounds[one.bound], one.ratio, at_least=True) for one in found if one.bound
     ]
-    judged.append(_judge("ms added before the first byte", bounds["added_ms"], added_ms, at_least=False))
+    judged.append(
+        _judge("ms added before the first byte, one request at a time", bounds["added_ms"], added_ms, at_least=False)
+    )
     late = Interval(**cold[TARGET_SIZE]["cold_minus_bound_ms"])
     judged.append(_judge("cold TTFT - (2 x warm TTFT + read), ms", bounds["cold_ms"], late, at_least=False))
     return judged

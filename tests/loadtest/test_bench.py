@@ -8,7 +8,7 @@ import pytest
 
 from loadtest.bench import rounds as rounds_module
 from loadtest.bench.document import arms_json, claim, workload_json
-from loadtest.bench.driver import Sample
+from loadtest.bench.driver import Answer, Sample
 from loadtest.bench.first_token import AddedLatency, drop_from_page_cache, read_ms
 from loadtest.bench.plot import write_plots
 from loadtest.bench.rounds import Rounds, Samples
@@ -19,7 +19,9 @@ from loadtest.stats import Interval, summary
 
 ARMS = (Arm(GATEWAY, 0), Arm(BARE, 0), *pair(1), *pair(64, "zipf"))
 SETTING = Setting(ARMS, rounds=4, streams=3, waves=2)
-ADDED = AddedLatency(Interval(1.5, 1.2, 1.8, 60), summary([11.5]), summary([10.0]), summary([3.0]))
+ADDED = AddedLatency(
+    Interval(1.5, 1.2, 1.8, 60), Interval(1.9, 1.0, 2.5, 60), summary([11.5]), summary([10.0]), summary([1.5])
+)
 
 
 def sample(speed: float) -> Sample:
@@ -53,6 +55,13 @@ def result(samples: Samples) -> dict[str, Any]:
         "cold": cold,
     }
     return json.loads(json.dumps(made))
+
+
+def test_what_a_server_adds_is_what_it_does_not_wait_for_its_engine() -> None:
+    """The spans of a Server-Timing header but the engine's; a server without the header says nothing."""
+    timed = Answer([0.1], 1, {"server-timing": "admission;dur=1.250, engine;dur=30.100, settle;dur=0.500"})
+    assert timed.added_ms == 1.75
+    assert Answer([0.1], 1, {}).added_ms is None
 
 
 async def test_rounds_go_forwards_and_backwards(monkeypatch: pytest.MonkeyPatch) -> None:
