@@ -15,7 +15,19 @@ from gateway.edge import install_error_handlers
 from gateway.metrics import DURATION, REQUESTS
 from gateway.recovery import Recovery
 from gateway.relay import Relay
-from gateway.routes import accounts, adapters, billing, datanets, disputes, log, money, openai, operation, payouts
+from gateway.routes import (
+    accounts,
+    adapters,
+    audits,
+    billing,
+    datanets,
+    disputes,
+    log,
+    money,
+    openai,
+    operation,
+    payouts,
+)
 from gateway.services import open_services
 from gateway.settling import Settling
 
@@ -28,7 +40,7 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
     settings = settings or Settings.from_environment()
     app = FastAPI(title="OpenLedger Gateway", lifespan=lambda app: _lifespan(app, settings))
     install_error_handlers(app)
-    for module in (openai, accounts, datanets, adapters, money, billing, disputes, payouts, log, operation):
+    for module in (openai, accounts, datanets, adapters, money, billing, disputes, payouts, log, operation, audits):
         app.include_router(module.router)
     return RequestIds(app)
 

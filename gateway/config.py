@@ -33,11 +33,16 @@ class Settings:
     recovery_period_seconds: float = 15.0
     recovery_grace_seconds: float = 120.0  # a hold that nobody can account for is voided after this
     answer_kept_seconds: int = 86_400  # how long an Idempotency-Key replays its answer
+    audit_share_ppm: int = 10_000  # of scored requests that are scored again by the audit process; 0: none
+    audit_traces: str = ""  # directory of training traces (*.work); data/trained when empty
 
     def __post_init__(self) -> None:
-        positive = [f.name for f in fields(self) if f.type in (int, float) and getattr(self, f.name) <= 0]
+        numbers = [f.name for f in fields(self) if f.type in (int, float) and f.name != "audit_share_ppm"]
+        positive = [name for name in numbers if getattr(self, name) <= 0]
         if positive:
             raise ConfigurationError(f"settings must be greater than zero: {', '.join(positive)}")
+        if not 0 <= self.audit_share_ppm <= 1_000_000:
+            raise ConfigurationError(f"audit_share_ppm {self.audit_share_ppm} is not in 0..1000000")
         if not 0 < self.port < 65536:
             raise ConfigurationError(f"port {self.port} is not in 1..65535")
 
@@ -79,6 +84,10 @@ class Settings:
     @property
     def tally_directory(self) -> Path:
         return self.data / "engine" / "tally"
+
+    @property
+    def audit_works(self) -> Path:
+        return Path(self.audit_traces) if self.audit_traces else self.data / "trained"
 
     @property
     def operator_key_file(self) -> Path:

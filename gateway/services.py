@@ -16,6 +16,7 @@ from adapters.package import PackageLimits
 from adapters.registry import Registry
 from gateway.accounts import Accounts, ensure_operator
 from gateway.answers import Answers
+from gateway.audit.sampled import Audits
 from gateway.catalog import Catalog
 from gateway.config import Settings
 from gateway.database import Database
@@ -45,6 +46,7 @@ class Services:
     metering: MeteringConfig
     accounts: Accounts
     answers: Answers
+    audits: Audits
     limits: Limits
     flights: Flights
     engine: EngineClient
@@ -71,6 +73,7 @@ class Services:
         await self.call(self.journal.close)
         self._threads.shutdown()
         self.flights.close()
+        self.audits.close()
         self.ledger.close()
         for database in self._databases:
             database.close()
@@ -117,6 +120,7 @@ def _open(settings: Settings) -> Services:
         metering=metering,
         accounts=accounts,
         answers=Answers(database, settings.answer_kept_seconds),
+        audits=Audits(settings.data, settings.audit_share_ppm),
         limits=Limits(
             settings.data / "gateway" / "limits.db", settings.requests_per_minute, settings.tokens_per_minute
         ),

@@ -27,7 +27,10 @@ class Settling:
 
     async def seal(self, ticket: Ticket, meter: Meter, finish: str = "abort") -> Closing:
         """The closing of a request, remembered so that a crash from here on appends the very same record."""
-        return await self._services.call(self._seal, ticket, meter, finish)
+        closing = await self._services.call(self._seal, ticket, meter, finish)
+        if self._services.audits.takes(ticket):
+            self._later(self._services.call(self._services.audits.offer, ticket, meter))
+        return closing
 
     def _seal(self, ticket: Ticket, meter: Meter, finish: str) -> Closing:
         documents = self._services.documents
@@ -112,7 +115,7 @@ class Settling:
         request_ids, self._forgettable = self._forgettable, []
         await self._services.engine.forget(request_ids)
 
-    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+    def _later(self, work: Coroutine[Any, Any, object]) -> None:
         task = asyncio.create_task(work)
         self._behind.add(task)
         task.add_done_callback(self._behind.discard)

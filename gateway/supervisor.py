@@ -54,6 +54,7 @@ class Supervisor:
         adopt_orphans()
         self._reaper = Reaper()
         self._children = [self._engine(), self._gateway(), *self._forwarders(), *self._settlers()]
+        self._background = self._auditors()  # serving waits for none of these, and does without
 
     def start(self, waiting: Callable[[str], None]) -> float:
         """Starts all and returns the seconds until requests are served; `waiting` is told what is missing, often.
@@ -61,7 +62,7 @@ class Supervisor:
         Raises StartFailed when a process keeps crashing, Stopped on a signal.
         """
         began = time.monotonic()
-        for child in self._children:
+        for child in (*self._children, *self._background):
             child.start()
         while not self._is_ready():
             self.turn()
@@ -73,7 +74,7 @@ class Supervisor:
 
     def turn(self) -> None:
         """One turn of tending: restarts what crashed and says so."""
-        for child in self._children:
+        for child in (*self._children, *self._background):
             status = child.tend()
             if status is not None:
                 self._say(f"{child.name} ended with status {status} and is started again; see {child.log}")
@@ -83,7 +84,7 @@ class Supervisor:
         """Stops the gateway first (it drains), then forwarder and settlers (each passes on what was drained), then the
         engine."""
         engine, *others = self._children
-        for child in (*others, engine):
+        for child in (*self._background, *others, engine):
             child.stop()
         self._reaper.close()
 
@@ -125,6 +126,13 @@ class Supervisor:
         names = [f"settler-{i + 1}" for i in range(self._settings.settlers)] if many else ["settler"]
         command = ["-m", "metering.settler", "--data", str(data)]
         return [self._child(name, command, data / f"{name}.log", 20) for name in names]
+
+    def _auditors(self) -> list[Child]:
+        """The one that scores sampled requests again, where any are sampled."""
+        settings = self._settings
+        command = ["-m", "gateway.audit.process", "--data", str(settings.data), "--base", settings.base]
+        command += ["--works", str(settings.audit_works)]
+        return [self._child("audit", command, settings.data / "audit.log", 10)] if settings.audit_share_ppm else []
 
     def _child(self, name: str, arguments: list[str], log: Path, stop_seconds: float) -> Child:
         environment = {**os.environ, **self._settings.environment(), "PYTHONUNBUFFERED": "1"}

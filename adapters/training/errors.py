@@ -8,6 +8,10 @@ TrainingError(AdaptersError)
 ├── DatanetMismatch            datanet_mismatch
 ├── BaseMismatch               base_mismatch
 ├── BadHeadFile                bad_head
+├── PackageMissing             package_missing
+├── PackageChanged             package_changed
+├── HeadMissing                head_missing
+├── RequestTooLong             request_too_long
 ├── BankMismatch               bank_mismatch
 ├── BankIncomplete             bank_incomplete
 ├── BankInterrupted            bank_interrupted
@@ -63,6 +67,30 @@ class BadHeadFile(TrainingError):
     """Not an openledger-head/1 file, or inconsistent with itself."""
 
     code = "bad_head"
+
+
+class PackageMissing(TrainingError):
+    """The adapter of a receipt is not on this machine."""
+
+    code = "package_missing"
+
+
+class PackageChanged(TrainingError):
+    """The files of a package are not those that its digest names."""
+
+    code = "package_changed"
+
+
+class HeadMissing(TrainingError):
+    """The adapter has no attribution head, so its tokens were not scored."""
+
+    code = "head_missing"
+
+
+class RequestTooLong(TrainingError):
+    """A request has more tokens than an audit scores again."""
+
+    code = "request_too_long"
 
 
 class BankMismatch(TrainingError):

@@ -6,7 +6,7 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from gateway.cli import account, adapter, billing, chain, datanet, demo, log, money, payout, serve
+from gateway.cli import account, adapter, audit, billing, chain, datanet, demo, log, money, payout, serve
 from gateway.cli.failures import BUG, USAGE, Failure
 from gateway.cli.output import errors
 from gateway.cli.verify import verify
@@ -20,6 +20,7 @@ app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 app.add_typer(datanet.app, name="datanet")
 app.add_typer(adapter.app, name="adapter")
+app.add_typer(audit.app, name="audit")
 app.add_typer(account.accounts, name="account")
 app.add_typer(account.keys, name="key")
 app.add_typer(account.credit, name="credit")

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from fastapi import APIRouter
 from fastapi.responses import Response
 
+from gateway.audit.metrics import AuditMetrics
 from gateway.bus_metrics import render_forwarder
 from gateway.edge import Admin, Held, answer
 from gateway.engine.tally import read_totals
@@ -28,8 +29,9 @@ async def health(services: Held) -> Response:
 
 @router.get("/metrics")
 async def metrics(services: Held) -> Response:
-    """The gateway's metrics, the forwarder's, then the engine's."""
-    ours = render() + render_forwarder(services.metering.journal_dir)
+    """The gateway's metrics, the forwarder's, the audits', then the engine's."""
+    audits = await services.call(AuditMetrics(services.audits.store).render)
+    ours = render() + render_forwarder(services.metering.journal_dir) + audits
     return Response(ours + await services.engine.metrics(), media_type="text/plain; version=0.0.4")
 
 
