@@ -19,6 +19,7 @@ RULES: dict[str, tuple[set[str], bool]] = {
     "adapters": (set(), False),
     "adapters/training": ({"kernels"}, True),
     "adapters/demo": (set(), True),
+    "adapters/bench": ({"kernels"}, True),
     "gateway": ({"adapters", "metering"}, False),
     "gateway/engine": ({"kernels", "adapters"}, True),
     "loadtest": (set(), False),
@@ -67,7 +68,7 @@ def test_the_torch_free_part_does_not_import_the_torch_part(prefix: str) -> None
     """At import time gateway needs only the tally's reader of the engine, and adapters nothing of its training."""
     torch_parts = {
         "gateway": ("gateway.engine", "adapters.training"),
-        "adapters": ("adapters.training", "adapters.demo"),
+        "adapters": ("adapters.training", "adapters.demo", "adapters.bench"),
     }[prefix]
     for path in modules():
         if rule_of(path)[0] != prefix:

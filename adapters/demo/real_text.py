@@ -16,6 +16,7 @@ import random
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from adapters.demo.contribution import Contribution, chat, jsonl
@@ -61,30 +62,42 @@ def contributions(cache_dir: Path) -> Iterator[Contribution]:
     """Each source's examples. Raises PackagesUnreachable."""
     for source in SOURCES:
         chosen = _passages(source, cache_dir)[:TRAINED]
-        records = [chat(_question(passage), passage) for passage in chosen]
+        records = [chat(question(passage), passage) for passage in chosen]
         yield Contribution(source.contributor, jsonl(records), source.licence, f"Debian package {source.package}")
 
 
 def heldout_questions(cache_dir: Path) -> list[Question]:
     """Passages of every source that no example holds, and the question for each. Raises PackagesUnreachable."""
     return [
-        Question(_question(passage), passage, None, source.contributor)
+        Question(question(passage), passage, None, source.contributor)
         for source in SOURCES
         for passage in _passages(source, cache_dir)[TRAINED:]
     ]
 
 
 def _passages(source: Source, cache_dir: Path) -> list[str]:
-    """TRAINED + HELD_OUT passages of 60 to 200 characters, drawn by a fixed seed, none twice."""
+    """TRAINED + HELD_OUT passages, drawn by a fixed seed, none twice."""
+    return random.Random(source.contributor).sample(passages(source, cache_dir), TRAINED + HELD_OUT)
+
+
+def passages(source: Source, cache_dir: Path, shortest: int = 60, longest: int = 200) -> list[str]:
+    """Every passage of a source between `shortest` and `longest` characters, in the order of the file, none twice.
+
+    Raises PackagesUnreachable.
+    """
     path = package_file(source.package, f"usr/share/dictd/{source.file}.dict.dz", cache_dir)
-    text = gzip.decompress(path.read_bytes()).decode("utf-8", "replace")
-    if source.mark is not None:
-        found = [match[1] for match in _QUOTATION.finditer(text) if match[2] == source.mark]
-    else:
-        found = [match[1] for match in _PARAGRAPH.finditer(text)]
+    found = [text for text, mark in _texts(path, source.mark is not None) if mark == source.mark]
     clean = [" ".join(passage.split()) for passage in found]
-    fitting = [passage for passage in dict.fromkeys(clean) if 60 <= len(passage) <= 200 and _plain(passage)]
-    return random.Random(source.contributor).sample(fitting, TRAINED + HELD_OUT)
+    return [passage for passage in dict.fromkeys(clean) if shortest <= len(passage) <= longest and _plain(passage)]
+
+
+@lru_cache(maxsize=4)
+def _texts(path: Path, quoted: bool) -> list[tuple[str, str | None]]:
+    """(text, mark) of every quotation, or (paragraph, None): one pass over a file that many sources share."""
+    text = gzip.decompress(path.read_bytes()).decode("utf-8", "replace")
+    if quoted:
+        return [(match[1], match[2]) for match in _QUOTATION.finditer(text)]
+    return [(match[1], None) for match in _PARAGRAPH.finditer(text)]
 
 
 def _plain(passage: str) -> bool:
@@ -96,7 +109,7 @@ def _plain(passage: str) -> bool:
     )
 
 
-def _question(passage: str) -> str:
+def question(passage: str) -> str:
     """Asks by the passage's longest word (the first of them), never by its source."""
     word = max(re.findall(r"[A-Za-z]+", passage), key=len).lower()
     return f"Say something about {word}."

@@ -1,0 +1,54 @@
+"""A world holds the run it came from."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from adapters.bench.errors import ReplayDiffers
+from adapters.bench.peers.reader import World
+from adapters.bench.replay import replay
+from adapters.training.dataset import load_dataset, load_tokenizer
+from adapters.training.model import HiddenCache, load_adapted
+from adapters.training.packs import common_prefix
+from tests.adapters.bench.conftest import QUESTIONS
+from tests.adapters.training.tiny import tiny_config
+
+
+def test_in_run_sums_add_up_to_those_of_training(world: World, package_dir: Path) -> None:
+    """The segments' in-run sums, added, are the ones that training itself recorded."""
+    recorded = load_file(package_dir.with_name(package_dir.name + ".work") / "trace.safetensors")["in_run"]
+    names = [world.upper.parameter_of(module) for module in world.facts["lora"]["modules"]]
+    total = sum(torch.cat([sums[n].flatten(1) for n in names], dim=1) for _, _, sums in world.segments())
+    torch.testing.assert_close(total, recorded.float(), rtol=1e-4, atol=1e-7)
+
+
+def test_queries_are_held_out_passages_and_the_adapters_own_answers(world: World) -> None:
+    """Both kinds for every question, with its owner; only the answer is supervised."""
+    assert [query.kind for query in world.queries] == ["held-out"] * 2 + ["own-answer"] * 2
+    index = [world.contributors.index(question.contributor) for question in QUESTIONS]
+    assert [query.owner for query in world.queries] == index * 2
+    for passage, answer in zip(world.queries[:2], world.queries[2:], strict=True):
+        start = passage.supervised.index(True)
+        assert passage.ids[:start] == answer.ids[:start]
+        assert all(answer.supervised[start:])
+
+
+def test_a_package_of_another_run_is_refused(base_dir: Path, export_dir: Path, package_dir: Path) -> None:
+    """A replay that does not end at the package's weights, here at another rate, is ReplayDiffers and no world."""
+    model = load_adapted(base_dir, package_dir)
+    data = load_dataset(export_dir, load_tokenizer(base_dir))
+    cache = HiddenCache(model, data.examples, common_prefix(data.examples))
+    expected = model.parameter.clone()
+    with pytest.raises(ReplayDiffers, match="away from the package"):
+        replay(
+            model,
+            cache,
+            3,
+            tiny_config(max_epochs=4, learning_rate_ppm=4_000),
+            seed=0,
+            epochs=4,
+            segments=2,
+            expected=expected,
+        )
