@@ -13,6 +13,7 @@ import os
 import re
 import time
 from contextlib import suppress
+from itertools import takewhile
 
 import msgspec
 from nats.aio.client import Client
@@ -71,9 +72,14 @@ class Forwarder:
         records = self._reader.read(self.state.cursors, self._config.batch_size)
         if not records:
             return 0
-        answers = await self._publisher.publish([self._message(record) for record in records])
+        fitting = list(takewhile(self._fits, records))
+        if not fitting:
+            size, limit = len(records[0].payload), self._client.max_payload
+            raise EventsUnavailable(f"a record of {size} bytes, the server's max_payload is {limit}")
+        messages = [Message(message_id(record.payload), record.payload) for record in fitting]
+        answers = await self._publisher.publish(messages)
         last, failure = self.state.last_sequence, ""
-        for record, answer in zip(records, answers, strict=True):
+        for record, answer in zip(fitting, answers, strict=True):
             if answer.error is not None:
                 failure = f"stream {self._config.events_stream}: {answer.error.description}"
                 break
@@ -88,17 +94,15 @@ class Forwarder:
         self.state.save(self._directory)
         if failure:
             raise EventsUnavailable(failure)
-        return len(records)
+        return len(fitting)
 
     async def tidy(self) -> list[str]:
         """Learn what is settled, remove segments of which all is (after their retention); what is damaged."""
-        try:
-            info = await self._stream.consumer_info(self._config.events_stream, CONSUMER)
-        except NotFoundError:
-            pass  # no settler was ever started
-        else:
-            self.state.settle(info.ack_floor.stream_seq if info.ack_floor else 0)
-            self.state.unsettled = (info.num_pending or 0) + (info.num_ack_pending or 0)
+        floor = await self._settled_up_to()
+        created = str((await ensure_stream(self._stream, self._config)).created)
+        if created != self.state.stream:  # asked after the floor, which is thus this stream's
+            raise EventsUnavailable(f"stream {self._config.events_stream} was replaced")
+        self.state.settle(floor)
         damaged = self._reader.seal_orphans()
         self._reader.remove_settled(self.state.settled_cursors, self._config.journal_retention_seconds)
         self.state.forget(set(self._reader.segments()))
@@ -133,11 +137,17 @@ class Forwarder:
     def close(self) -> None:
         os.close(self._lock)
 
-    def _message(self, record: JournalRecord) -> Message:
-        if len(record.payload) > self._client.max_payload - HEADER_BYTES:
-            size, limit = len(record.payload), self._client.max_payload
-            raise EventsUnavailable(f"{record.segment}: a record of {size} bytes, the server's max_payload is {limit}")
-        return Message(message_id(record.payload), record.payload)
+    async def _settled_up_to(self) -> int:
+        """The sequence number up to which settlers have acknowledged everything."""
+        try:
+            info = await self._stream.consumer_info(self._config.events_stream, CONSUMER)
+        except NotFoundError:
+            return 0  # no settler was ever started
+        self.state.unsettled = (info.num_pending or 0) + (info.num_ack_pending or 0)
+        return info.ack_floor.stream_seq if info.ack_floor else 0
+
+    def _fits(self, record: JournalRecord) -> bool:
+        return len(record.payload) <= self._client.max_payload - HEADER_BYTES
 
 
 class _Named(msgspec.Struct):
