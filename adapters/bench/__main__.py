@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from adapters.training.progress import TerminalBar
 from adapters.training.train import train_adapter
 
 
-def build_world(datanet: str, base_dir: Path, out_dir: Path, segments: int = 8) -> Path:
+def build_world(datanet: str, base_dir: Path, out_dir: Path, segments: int = 8, threads: int = 2) -> Path:
     """The world of a benchmark Datanet under `out_dir`: what is there already is used again."""
     bar = TerminalBar()
     debian = CACHE_DIR.parent / "debian"
@@ -34,6 +35,7 @@ def build_world(datanet: str, base_dir: Path, out_dir: Path, segments: int = 8) 
     export, package = out_dir / f"{datanet}-export", out_dir / datanet
     if not export.exists():
         write_export(datanet, given, export)
+    config = replace(config, threads=threads)
     train_adapter(export, base_dir, package, seed=0, config=config, trainer="demo", host="demo", progress=bar)
     world = out_dir / f"{datanet}-world"
     return write_world(world, export, package, base_dir, questions, segments=segments, progress=bar)
@@ -47,7 +49,8 @@ def main() -> None:
     world.add_argument("datanet", choices=(text.DATANET, facts.DATANET))
     world.add_argument("--base", type=Path, required=True, help="base model directory")
     world.add_argument("--out", type=Path, required=True)
-    world.add_argument("--segments", type=int, default=8, help="points of the run that are kept")
+    world.add_argument("--segments", type=int, default=8, help="points of the run that are kept; 1 takes no replay")
+    world.add_argument("--threads", type=int, default=2)
     peers = commands.add_parser("peers", help="score a world by every known method")
     peers.add_argument("world", type=Path)
     peers.add_argument("--rows", help="comma-separated names; all when left out")
@@ -56,7 +59,7 @@ def main() -> None:
     peers.add_argument("--json", action="store_true")
     given: Any = parser.parse_args()
     if given.command == "world":
-        print(build_world(given.datanet, given.base, given.out, given.segments))
+        print(build_world(given.datanet, given.base, given.out, given.segments, given.threads))
         return
     rows = given.rows.split(",") if given.rows else None
     found = peer_rows(given.world, rows, threads=given.threads, limit_s=given.limit, progress=TerminalBar())

@@ -28,19 +28,23 @@ from adapters.bench.replay import Segment, replay
 from adapters.canonical import parse_canonical
 from adapters.example import Example
 from adapters.package import CONFIG, RECORD, WEIGHTS
+from adapters.training.checkpoint import read_checkpoint
 from adapters.training.config import TrainingConfig
 from adapters.training.dataset import TokenDataset, load_dataset, load_tokenizer
+from adapters.training.errors import TraceMissing
 from adapters.training.generate import greedy
-from adapters.training.model import AdaptedModel, HiddenCache, load_adapted
+from adapters.training.model import DTYPES, AdaptedModel, HiddenCache, load_adapted
 from adapters.training.package_files import building
 from adapters.training.packs import common_prefix
 from adapters.training.progress import Progress, silent
 from adapters.training.question import Question
 from adapters.training.threads import threads
 from adapters.training.tokens import TokenExample, chat_prompt, tokenize
+from adapters.training.work import work_dir
 
 TYPE = "openledger-attribution-world/1"
 HELD_OUT, OWN_ANSWER = KINDS = ("held-out", "own-answer")
+FOLDERS = ("package", "segments", "peers")
 
 
 def write_world(
@@ -56,7 +60,8 @@ def write_world(
 ) -> Path:
     """Write the world of a trained package: its Datanet, its run replayed, held-out passages and its own answers.
 
-    All or nothing. Raises ReplayDiffers, ExportMismatch, and what opening the base and the package raises.
+    One segment takes no replay: then TracIn and In-Run Shapley see the final weights only. All or nothing. Raises
+    ReplayDiffers, TraceMissing, ExportMismatch, and what opening the base and the package raises.
     """
     tokenizer = load_tokenizer(base_dir)
     data = load_dataset(export_dir, tokenizer)
@@ -65,28 +70,17 @@ def write_world(
     with building(out_dir) as directory, threads(config.threads):
         model = load_adapted(base_dir, package_dir)
         queries = _queries(model, tokenizer, questions, data, max_new_tokens, progress)
-        cache = HiddenCache(model, data.examples, common_prefix(data.examples), progress)
         started = time.monotonic()
-        found = replay(
-            model,
-            cache,
-            len(data.contributors),
-            config,
-            seed=record["seed"],
-            epochs=record["epochs"],
-            segments=segments,
-            expected=model.parameter.clone(),
-            progress=progress,
-        )
-        replay_seconds = time.monotonic() - started
-        shared = data.examples[0].ids[: cache.prefix]
+        run = _run(model, data, package_dir, base_dir, record, config, segments, progress)
+        seconds = round(time.monotonic() - started, 1)
+        shared = data.examples[0].ids[: common_prefix(data.examples)]
         _write_jsonl(directory / "train.jsonl", [_line(e, tokenizer, shared) for e in data.examples])
         asked = [{**_line(e, tokenizer, shared), "kind": kind} for kind, e in queries]
         _write_jsonl(directory / "queries.jsonl", asked)
-        (directory / "package").mkdir()
+        for folder in FOLDERS:
+            (directory / folder).mkdir()
         for name in (CONFIG, WEIGHTS):
-            shutil.copy(package_dir / name, directory / "package" / name)
-        described = _write_segments(directory, model, found)
+            shutil.copyfile(package_dir / name, directory / "package" / name)
         world = {
             "type": TYPE,
             "base": str(base_dir.resolve()),
@@ -94,19 +88,46 @@ def write_world(
             "datanet": data.version.datanet,
             "datanet_version": data.version.digest,
             "lora": {"alpha": config.lora_alpha, "modules": list(model.modules), "r": config.r},
-            "segments": described,
+            "segments": _write_segments(directory, model, run),
             "training": {**record["hyperparameters"], "epochs": record["epochs"], "seed": record["seed"]},
-            "replay_seconds": round(replay_seconds, 1),
+            "replay_seconds": seconds,
             "weights": record["weights"],
         }
         (directory / "world.json").write_text(json.dumps(world, indent=1, sort_keys=True) + "\n")
-        (directory / "peers").mkdir()
-        for path in (directory / "package", directory / "segments"):
-            for file in path.iterdir():
-                file.chmod(0o644)
-    for folder in ("package", "segments", "peers"):
+    for folder in FOLDERS:
         (out_dir / folder).chmod(0o755)
     return out_dir
+
+
+def _run(
+    model: AdaptedModel,
+    data: TokenDataset,
+    package_dir: Path,
+    base_dir: Path,
+    record: dict[str, Any],
+    config: TrainingConfig,
+    segments: int,
+    progress: Progress,
+) -> list[Segment]:
+    """The run in `segments` segments; a single one is what training itself recorded, at the final weights."""
+    if segments == 1:
+        tensors, _ = read_checkpoint(work_dir(package_dir) / "trace.safetensors", record["weights"]) or ({}, {})
+        if "in_run" not in tensors:
+            raise TraceMissing(f"{work_dir(package_dir)} holds no training trace")
+        return [Segment(1, record["steps"], 1.0, model.parameter.clone(), tensors["in_run"].float())]
+    again = load_adapted(base_dir, package_dir, DTYPES[config.dtype])
+    cache = HiddenCache(again, data.examples, common_prefix(data.examples), progress)
+    return replay(
+        again,
+        cache,
+        len(data.contributors),
+        config,
+        seed=record["seed"],
+        epochs=record["epochs"],
+        segments=segments,
+        expected=model.parameter,
+        progress=progress,
+    )
 
 
 def _config(record: dict[str, Any]) -> TrainingConfig:
@@ -152,7 +173,6 @@ def _write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _write_segments(directory: Path, model: AdaptedModel, segments: Sequence[Segment]) -> list[dict[str, Any]]:
-    (directory / "segments").mkdir()
     described = []
     for number, segment in enumerate(segments):
         tensors = {f"{name}.lora_B.weight": part.clone() for name, part in model.split(segment.parameter).items()}

@@ -205,6 +205,6 @@ def draw_a(shapes: Sequence[torch.Size], seed: int) -> Iterator[Tensor]:
         yield torch.empty(shape).uniform_(-bound, bound, generator=draw)
 
 
-def load_adapted(base_dir: Path, package_dir: Path) -> AdaptedModel:
-    """The base model with the LoRA of a package."""
-    return AdaptedModel(PeftModel.from_pretrained(load_base(base_dir), str(package_dir)))
+def load_adapted(base_dir: Path, package_dir: Path, dtype: torch.dtype = torch.float32) -> AdaptedModel:
+    """The base model in `dtype` with the LoRA of a package."""
+    return AdaptedModel(PeftModel.from_pretrained(load_base(base_dir, dtype), str(package_dir)))

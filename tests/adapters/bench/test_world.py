@@ -1,5 +1,6 @@
 """A world holds the run it came from."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ from safetensors.torch import load_file
 from adapters.bench.errors import ReplayDiffers
 from adapters.bench.peers.reader import World
 from adapters.bench.replay import replay
+from adapters.bench.world import write_world
 from adapters.training.dataset import load_dataset, load_tokenizer
+from adapters.training.errors import TraceMissing
 from adapters.training.model import HiddenCache, load_adapted
 from adapters.training.packs import common_prefix
 from tests.adapters.bench.conftest import QUESTIONS
@@ -22,6 +25,23 @@ def test_in_run_sums_add_up_to_those_of_training(world: World, package_dir: Path
     names = [world.upper.parameter_of(module) for module in world.facts["lora"]["modules"]]
     total = sum(torch.cat([sums[n].flatten(1) for n in names], dim=1) for _, _, sums in world.segments())
     torch.testing.assert_close(total, recorded.float(), rtol=1e-4, atol=1e-7)
+
+
+def test_one_segment_is_what_training_recorded(
+    base_dir: Path, export_dir: Path, package_dir: Path, tmp_path: Path
+) -> None:
+    """Without a replay: the final weights and the recorded in-run sums; a package without its trace is refused."""
+    world = World(write_world(tmp_path / "w", export_dir, package_dir, base_dir, QUESTIONS, segments=1))
+    ((rate, weights, sums),) = world.segments()
+    recorded = load_file(package_dir.with_name(package_dir.name + ".work") / "trace.safetensors")["in_run"]
+    torch.testing.assert_close(torch.cat([part.flatten(1) for part in sums.values()], dim=1), recorded.float())
+    for name, value in weights.items():
+        torch.testing.assert_close(world.upper.get_parameter(name).detach(), value)
+    alone = shutil.copytree(package_dir, tmp_path / "alone")
+    with pytest.raises(TraceMissing):
+        write_world(tmp_path / "v", export_dir, alone, base_dir, QUESTIONS, segments=1)
+    assert not (tmp_path / "v").exists()
+    assert rate == 1.0
 
 
 def test_queries_are_held_out_passages_and_the_adapters_own_answers(world: World) -> None:
