@@ -64,14 +64,14 @@ def test_head_and_exact_scores_are_those_of_the_emitted_tokens(trained: Path, ba
 
 
 def test_a_corrupted_head_no_longer_agrees_with_the_exact_scorer(trained: Path, base_dir: Path) -> None:
-    """Contributors exchanged in K: the exact scores stay, the correlation falls."""
+    """K turned around: the exact scores stay, and the correlation changes its sign."""
     model = load(trained, base_dir, works=trained.parent)
-    crossed = replace(model, head=replace(model.head, K=model.head.K.roll(1, dims=0)))
+    turned = replace(model, head=replace(model.head, K=-model.head.K))
     answers = [[10, 11, 12, 13, 15, 16, 9, 8, 7, 6, 5, 2]]
-    good, bad = model.rescore([PROMPT], answers), crossed.rescore([PROMPT], answers)
+    good, bad = model.rescore([PROMPT], answers), turned.rescore([PROMPT], answers)
     torch.testing.assert_close(good.exact, bad.exact)
-    assert good.correlation().value > 0.3
-    assert bad.correlation().value < good.correlation().value - 0.3
+    assert good.correlation().value > 0.1
+    assert bad.correlation().value == pytest.approx(-good.correlation().value)
     assert set(reported_scorers(trained)) >= {"trace"}
 
 
