@@ -76,6 +76,8 @@ def _totals(invoice: dict[str, Any], amount: Any) -> list[dict[str, Any]]:
     rows = [("Subtotal", amount(invoice["subtotal_nanos"]), "")]
     for one in invoice["adjustments"]:
         rows.append((f"Credit note {one['credit_note']}", f"−{amount(one['amount_nanos'])}", ""))
+    if invoice["adjustments"]:
+        rows.append(("Net amount", amount(invoice["net_nanos"]), ""))  # what the tax is on
     rows.append((f"{tax['label']} {_rate(tax['rate_ppm'])}", amount(tax["amount_nanos"]), ""))
     rows.append((f"Total {invoice['currency']}", amount(invoice["total_nanos"]), "strong"))
     if invoice["status"] in ("open", "paid"):

@@ -12,6 +12,10 @@ from safetensors.numpy import save_file
 from gateway.app import create_app
 from gateway.config import Settings
 from gateway.database import Database
+from metering.settler import Settler
+from tests.metering.conftest import BASE_TERMS, BOOK, TERMS, Market
+
+NOVEMBER_2025_US = 1_762_041_600_000_000  # the 2nd
 
 
 @pytest.fixture
@@ -71,3 +75,19 @@ async def member(operator: httpx.AsyncClient, name: str) -> httpx.AsyncClient:
     key = (await operator.post(f"/v1/accounts/{name}/keys", json={})).json()["secret"]
     transport = operator._transport
     return httpx.AsyncClient(transport=transport, base_url="http://gateway", headers={"authorization": f"Bearer {key}"})
+
+
+@pytest.fixture
+async def events(operator: httpx.AsyncClient, alice: httpx.AsyncClient, monkeypatch) -> list:
+    """Three requests of alice, settled and paid out in a month that is long over."""
+    services = operator._transport.app.app.state.services  # type: ignore[attr-defined]
+    await operator.post("/v1/credit", json={"account": "alice", "amount": "1"})
+    for kind, document in (("price_book", BOOK), ("terms", TERMS), ("terms", BASE_TERMS)):
+        services.ledger.put_document(kind, document.encode())
+    made = Market(services.metering, services.ledger).serve(3, tenant="alice")
+    monkeypatch.setattr("metering.settler.now_us", lambda: NOVEMBER_2025_US)
+    settler = Settler(services.metering)
+    settler.drain()
+    settler.close_window()
+    settler.close()
+    return made

@@ -3,40 +3,20 @@
 import csv
 import io
 import json
-from datetime import UTC, datetime
 
 import httpx
 import pytest
 
 from metering.canonical import digest
-from metering.settler import Settler
 from metering.statement_proof import verify_statement_proof
 from tests.gateway.conftest import member
-from tests.metering.conftest import BASE_TERMS, BOOK, TERMS, Market
 
-LAST_MONTH_US = 1_761_955_200_000_000 + 86_400_000_000  # 2 November 2025
-PERIOD = datetime.fromtimestamp(LAST_MONTH_US // 1_000_000, UTC).strftime("%Y-%m")
+PERIOD = "2025-11"
 Client = httpx.AsyncClient
 
 
 def code(response: httpx.Response) -> tuple[int, str]:
     return response.status_code, response.json()["error"]["code"]
-
-
-@pytest.fixture
-async def events(operator: Client, alice: Client, monkeypatch) -> list:
-    """Three requests of alice, settled and paid out in a month that is long over."""
-    services = operator._transport.app.app.state.services  # type: ignore[attr-defined]
-    await operator.post("/v1/credit", json={"account": "alice", "amount": "1"})
-    for kind, document in (("price_book", BOOK), ("terms", TERMS), ("terms", BASE_TERMS)):
-        services.ledger.put_document(kind, document.encode())
-    made = Market(services.metering, services.ledger).serve(3, tenant="alice")
-    monkeypatch.setattr("metering.settler.now_us", lambda: LAST_MONTH_US)
-    settler = Settler(services.metering)
-    settler.drain()
-    settler.close_window()
-    settler.close()
-    return made
 
 
 async def profiled(operator: Client, alice: Client) -> None:
