@@ -195,7 +195,7 @@ def worst_case_nanos(book: PriceBook, adapter: str | None, prompt_tokens: int, m
     """
     prices = book.prices(adapter)
     if prices.tiers:
-        prices = Prices(*(prices.highest(kind) for kind in KINDS))
+        prices = Prices(prices.highest("prompt"), prices.highest("cached"), prices.highest("completion"))
     return prompt_tokens * max(prices.prompt_nanos, prices.cached_nanos) + max_tokens * prices.completion_nanos
 
 

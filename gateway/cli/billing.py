@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from gateway.cli.api import Api, data_directory
-from gateway.cli.failures import FINDING, REFUSED, USAGE, Failure
+from gateway.cli.api import Api
+from gateway.cli.failures import REFUSED, USAGE, Failure
 from gateway.cli.output import Json, emit, facts, money, table
 
 Account = Annotated[str | None, typer.Option("--account", help="another account (operator)")]
@@ -178,32 +178,6 @@ def proof(
     api = Api.from_environment(admin=account is not None)
     api.download("/statements/proof", out, account=account, period=period)
     emit(as_json, {"file": str(out)}, f"proof written to {out}")
-
-
-@billing.command("verify")
-def verify(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="a proof")],
-    log_key: Annotated[Path | None, typer.Option("--log-key", help="the log's public key; $DATA/log.pub")] = None,
-    as_json: Json = False,
-) -> int:
-    """Verify a statement's proof offline. Exit code 1 when it does not hold."""
-    from metering.errors import StatementInvalid
-    from metering.statement_proof import verify_statement_proof
-
-    key = log_key or data_directory() / "log.pub"
-    try:
-        public_key = key.read_text()
-    except OSError as error:
-        raise Failure(USAGE, f"cannot read the log's public key {key}: {error.strerror}") from None
-    try:
-        statement = verify_statement_proof(file.read_bytes(), public_key)
-    except StatementInvalid as error:
-        result = {"verified": False, "step": error.step, "detail": error.detail}
-        emit(as_json, result, f"{file} does NOT hold: {error.step}: {error.detail}")
-        return FINDING
-    paid = money(statement["totals"]["paid_nanos"], statement["currency"])
-    emit(as_json, {"verified": True, "statement": statement}, f"{file} holds: {statement['account']} was paid {paid}")
-    return 0
 
 
 def _invoice_text(invoice: dict[str, Any]) -> str:

@@ -196,7 +196,7 @@ async def change_profile(request: Request, services: Held, caller: Anyone, accou
 async def statement_proof(
     services: Held, caller: Anyone, account: str | None = None, period: str | None = None
 ) -> Response:
-    """One's statement with windows, receipts and inclusion proofs; `openledger billing verify` checks it offline."""
+    """One's statement with windows, receipts and inclusion proofs; `openledger verify` checks it offline."""
     body = await perform(services, build_statement_proof, own_or_admin(caller, account), period)
     return Response(body, media_type="application/json")
 
