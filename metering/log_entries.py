@@ -9,8 +9,9 @@ from metering.ledger import Ledger
 
 # What anyone may read. Of all others (usage, invoices, disputes, payout trees) the log tells the digest only.
 PUBLIC_KINDS = (
-    "adapter", "audit_alarm", "composition", "contribution", "datanet", "datanet_version", "fidelity", "head", "log_key",
-    "policy", "price_book", "promotion", "registration", "revocation", "tag", "terms", "training", "training_record", "vote", "withdrawal",
+    "adapter", "audit_alarm", "composition", "contribution", "datanet", "datanet_version", "fidelity", "head",
+    "log_key", "policy", "price_book", "promotion", "registration", "revocation", "tag", "terms", "training",
+    "training_record", "vote", "withdrawal",
 )  # fmt: skip
 LIMIT_MAX = 1000
 

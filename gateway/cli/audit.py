@@ -1,6 +1,8 @@
 """openledger audit: scores one served request again, here and now, and says how far what was served is from exact."""
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -127,14 +129,12 @@ def _kept(text: Path | None, request_id: str, data: Path) -> dict[str, Any]:
         if not isinstance(kept, dict):
             raise Failure(USAGE, f'{text} is not an object with "request" and "answer"')
         return kept if "answer" in kept else {"answer": kept}
-    from gateway.database import Database
-
     path, answer = data / "gateway.db", None
     if path.is_file():
-        database = Database(path)
-        row = database.row("SELECT body FROM answers WHERE request_id = ? AND status = 200", request_id)
-        database.close()
-        answer = row and json.loads(row[0]) if row and row[0].startswith(b"{") else None
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+            stored = database.execute("SELECT body FROM answers WHERE request_id = ? AND status = 200", (request_id,))
+            row = stored.fetchone()
+        answer = json.loads(row[0]) if row and row[0].startswith(b"{") else None  # not a stream
     if answer is None:
         raise Failure(USAGE, f"no answer of {request_id} is stored here: give --text (text_missing)")
     return {"answer": answer}
