@@ -17,12 +17,33 @@ class Crash(BaseException):
     """The process that runs this is gone. Not an Exception: nothing may catch it."""
 
 
+class LedgerTail:
+    """What a power cut may undo: the holds that were placed since the last durable commit of anybody."""
+
+    def __init__(self) -> None:
+        self.holds: list[str] = []
+
+    def lose(self, store: Store, dice: random.Random) -> int:
+        """Undo the latest of them, from a random one on; how many."""
+        lost = self.holds[dice.randrange(len(self.holds) + 1) :]
+        with store.write() as connection:
+            for name in lost:
+                connection.execute(
+                    "UPDATE accounts SET held = held - (SELECT amount FROM holds WHERE holds.id = ?)"
+                    " WHERE id = (SELECT account FROM holds WHERE holds.id = ?)",
+                    (name, name),
+                )
+                connection.execute("DELETE FROM holds WHERE id = ?", (name,))
+        return len(lost)
+
+
 class CrashingStore:
     """A Store; armed, its next write transaction ends at a random moment."""
 
-    def __init__(self, inner: Store, dice: random.Random) -> None:
+    def __init__(self, inner: Store, dice: random.Random, tail: LedgerTail) -> None:
         self._inner = inner
         self._dice = dice
+        self._tail = tail
         self._moment = ""
 
     def arm(self) -> str:
@@ -41,6 +62,8 @@ class CrashingStore:
                 if meanwhile:
                     meanwhile()  # it is the commit that fails
                 raise LedgerUnavailable("simulated: database or disk is full")
+        if durable:
+            self._tail.holds.clear()
         if moment == "after commit":
             raise Crash
 

@@ -18,7 +18,7 @@ class FaultyDisk(DiskStorage):
     def __init__(self, clock: Clock, dice: random.Random) -> None:
         self._clock = clock
         self._dice = dice
-        self.full = False
+        self.space = "free"  # "low": below min_free_bytes, but what was admitted still fits; "full"
         self.failing_syncs = 0
         self.dies_at_sync = False
         self.open: list[FaultySegment] = []
@@ -31,10 +31,10 @@ class FaultyDisk(DiskStorage):
         return segment
 
     def free_bytes(self, directory: Path) -> int:
-        return 0 if self.full else 10**12
+        return {"free": 10**12, "low": 1, "full": 0}[self.space]
 
     def require_space(self) -> None:
-        if self.full:
+        if self.space == "full":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def cut_power(self) -> None:

@@ -17,7 +17,9 @@ from metering.journal import JournalWriter
 from metering.ledger import Ledger
 from metering.pricebook import worst_case_nanos
 from tests.metering.simulator.clock import Clock
+from tests.metering.simulator.database import LedgerTail
 from tests.metering.simulator.disk import FaultyDisk
+from tests.metering.simulator.law import require
 from tests.metering.simulator.market import BOOK, LATE_BOOK, TENANTS, random_event
 
 HOLD_US = 120_000_000
@@ -40,8 +42,16 @@ class Promises:
 class Gateways:
     """Some workers over one disk and one promise book."""
 
-    def __init__(self, config: MeteringConfig, disk: FaultyDisk, clock: Clock, dice: random.Random, count: int) -> None:
-        self._config, self._disk, self._clock, self._dice = config, disk, clock, dice
+    def __init__(
+        self,
+        config: MeteringConfig,
+        disk: FaultyDisk,
+        tail: LedgerTail,
+        clock: Clock,
+        dice: random.Random,
+        count: int,
+    ) -> None:
+        self._config, self._disk, self._tail, self._clock, self._dice = config, disk, tail, clock, dice
         self.promises = Promises()
         self.writers: list[JournalWriter | None] = [None] * count
         self._waiting: list[list[tuple[str, bytes, Future[None]]]] = [[] for _ in range(count)]
@@ -49,6 +59,10 @@ class Gateways:
     def request(self, ledger: Ledger) -> str:
         """One request from hold to sealed record; the outcome."""
         promises, dice = self.promises, self._dice
+        writer = self.writers[dice.randrange(len(self.writers))]
+        if writer is not None and not writer.can_accept():
+            return "503: the journal cannot take events"
+        require(writer is None or self._disk.space != "low", "admission_stops_first", "admitted although space is low")
         promises.requests += 1
         tenant = dice.choice(list(TENANTS))
         event = random_event(dice, promises.requests, self._clock.now_us(), tenant)
@@ -60,6 +74,7 @@ class Gateways:
             status = ledger.hold(event.id, tenant, amount, self._clock.now_us() + HOLD_US)
             if not status.accepted:
                 return str(status)
+            self._tail.holds.append(event.id)
             if dice.random() < 0.1:
                 return "killed after the hold"
         self.seal(event)

@@ -14,7 +14,9 @@ from metering.config import MeteringConfig
 from metering.journal_reader import JournalReader
 from metering.note import NoteVerifier
 from metering.store import Connection
+from tests.metering.simulator.bus import SimulatedForwarder
 from tests.metering.simulator.gateway import Promises
+from tests.metering.simulator.law import require
 from tests.metering.simulator.market import BOOKS, DOCUMENTS, TENANTS
 from tests.metering.simulator.reference import amount_of, tree_root, window_payouts
 
@@ -22,25 +24,13 @@ BOOK_JSON = {name: json.loads(body) for name, body in BOOKS.items()}
 TERMS_JSON = {name: json.loads(body) for name, body in DOCUMENTS.items()}
 
 
-class Broken(AssertionError):
-    """An invariant does not hold: its name first."""
-
-    def __init__(self, name: str, detail: object) -> None:
-        super().__init__(f"{name}: {detail}")
-        self.name = name
-
-
-def require(held: bool, name: str, detail: object) -> None:
-    if not held:
-        raise Broken(name, detail)
-
-
 class Watch:
     """Follows one ledger from step to step, remembering what may never change."""
 
-    def __init__(self, config: MeteringConfig, promises: Promises) -> None:
+    def __init__(self, config: MeteringConfig, promises: Promises, forwarder: SimulatedForwarder | None) -> None:
         self._config = config
         self._promises = promises
+        self._forwarder = forwarder
         self._verifier = NoteVerifier(config.log_public_key_path.read_text())
         self._balances: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0])
         self._transfers: dict[str, tuple[str, str, int]] = {}
@@ -192,6 +182,8 @@ class Watch:
         for segment, offset in cursors.items():
             require(offset >= self._cursors.get(segment, 0), "cursors_forward", (segment, offset))
         self._cursors = cursors
+        if self._forwarder:  # whatever the bus has, the journal keeps until it is settled
+            cursors = self._forwarder.state.settled_cursors
         if missing:
             waiting = {record.payload for record in JournalReader(self._config.journal_dir).read(cursors, 10**6)}
             aside = {bytes(row[0]) for row in connection.execute("SELECT record FROM quarantine")}

@@ -75,6 +75,18 @@ MUTATIONS = (
         "    late()\n"
         "    return done",
     ),
+    Mutation(
+        "admit on a nearly full disk", "journal", "JournalWriter.can_accept",
+        ">= self._config.min_free_bytes", ">= 0",
+    ),
+    Mutation(
+        "a published segment counts as settled", "forwarder_state", "ForwarderState.settle",
+        "segment.last_sequence <= floor", "True",
+    ),
+    Mutation(
+        "a bus that was killed is trusted", "forwarder_state", "ForwarderState.start_over",
+        "if segment.settled", "",
+    ),
     Mutation("drop fsync", "journal", "JournalWriter._commit_some", "self._segment.sync()", "pass"),
     Mutation(
         "acknowledge a failed write", "journal", "JournalWriter._commit",

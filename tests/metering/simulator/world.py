@@ -4,37 +4,37 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from unittest import mock
 
 import apsw
 
-from metering import ledger as ledger_module
 from metering.check import run_checks
 from metering.config import MeteringConfig
-from metering.errors import LedgerUnavailable
 from metering.event import decode_event, encode_event
+from metering.forwarder_state import FILE as FORWARDER_FILE
 from metering.ledger import Ledger
 from metering.receipt import build_receipt, verify_receipt
-from metering.settler import Settler
-from metering.store import Store
 from metering.store_sqlite import SqliteConnection, SqliteStore
+from tests.metering.simulator.bus import Bus, SimulatedForwarder
 from tests.metering.simulator.clock import Clock, virtual_time
-from tests.metering.simulator.database import Crash, CrashingStore
+from tests.metering.simulator.database import Crash, CrashingStore, LedgerTail
 from tests.metering.simulator.disk import FaultyDisk
 from tests.metering.simulator.gateway import Gateways
-from tests.metering.simulator.invariants import Broken, Watch, require
+from tests.metering.simulator.invariants import Watch
+from tests.metering.simulator.law import Broken, require
 from tests.metering.simulator.market import LATE_BOOK, TENANTS, copy_template
+from tests.metering.simulator.settlers import Settlers
 
 WORKERS = 2
 SEGMENT_BYTES = 64 * 1024
 WEIGHTS = {
     "request": 10, "append": 10, "pump": 8, "settle": 6, "tick": 4, "advance": 4, "duplicate": 2, "conflict": 1,
-    "crash_worker": 2, "crash_settler": 3, "cut_power": 1, "tear": 2, "fill_disk": 1, "fail_sync": 1, "skew": 2,
+    "crash_worker": 2, "crash_settler": 3, "cut_power": 1, "tear": 2, "fill_disk": 2, "fail_sync": 1, "skew": 2,
     "top_up": 1, "receipt": 2, "document": 1,
 }  # fmt: skip
+BUS_WEIGHTS = WEIGHTS | {"forward": 12, "settle": 10, "tidy_journal": 2, "kill_bus": 2}
 
 
 class World:
@@ -43,26 +43,31 @@ class World:
     def __init__(self, seed: int, root: Path) -> None:
         self.dice = random.Random(seed)
         self.clock = Clock()
+        on_bus = seed % 3 == 0  # a third of the runs: a bus and two settlers
         self.config = MeteringConfig(
-            data_dir=root / f"run-{seed}", segment_bytes=SEGMENT_BYTES, min_free_bytes=1, window_seconds=20.0,
+            data_dir=root / f"run-{seed}", segment_bytes=SEGMENT_BYTES, min_free_bytes=2, window_seconds=20.0,
             batch_size=self.dice.choice((2, 5, 16)), journal_retention_seconds=60.0,
+            ledger_url="postgresql://simulated" if on_bus else "", events_url="nats://simulated" if on_bus else "",
         )  # fmt: skip
         copy_template(root, self.config.data_dir)
         self.disk = FaultyDisk(self.clock, self.dice)
-        self.gateways = Gateways(self.config, self.disk, self.clock, self.dice, WORKERS)
+        self.ledger_tail = LedgerTail()
+        self.gateways = Gateways(self.config, self.disk, self.ledger_tail, self.clock, self.dice, WORKERS)
         self.promises = self.gateways.promises
-        self.store = CrashingStore(SqliteStore(self.config.ledger_path), self.dice)
+        self.store = CrashingStore(SqliteStore(self.config.ledger_path), self.dice, self.ledger_tail)
         self.ledger = Ledger(self.store, self.config.currency)
-        self.watch = Watch(self.config, self.promises)
+        self.bus = Bus(self.clock, self.dice) if on_bus else None
+        self.forwarder = SimulatedForwarder(self.config, self.bus, self.dice) if self.bus else None
+        self.watch = Watch(self.config, self.promises, self.forwarder)
         self._observer = apsw.Connection(str(self.config.ledger_path))  # writes nothing, so it sees every change
         self._version = -1
-        self.settler: Settler | None = None
-        self.settler_store: CrashingStore | None = None
+        self.settlers = Settlers(self.config, self.bus, self.ledger_tail, self.dice)
         self.trace: list[str] = []
 
     def step(self) -> None:
         """One action, drawn by weight, then every invariant."""
-        name = self.dice.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+        weights = BUS_WEIGHTS if self.bus else WEIGHTS
+        name = self.dice.choices(list(weights), list(weights.values()))[0]
         outcome = getattr(self, f"_{name}")()
         self.trace.append(f"{name}: {outcome}")
         self.look()
@@ -78,7 +83,7 @@ class World:
 
     def quiesce(self) -> None:
         """The faults end: workers and settler come back, recover, settle and close."""
-        self.disk.full, self.disk.failing_syncs, self.clock.skew_us = False, 0, max(0, self.clock.skew_us)
+        self.disk.space, self.disk.failing_syncs, self.clock.skew_us = "free", 0, max(0, self.clock.skew_us)
         self.ledger.put_document("price_book", LATE_BOOK.encode())
         while orphans := self.gateways.orphans():
             for name in orphans:
@@ -88,7 +93,8 @@ class World:
         self.gateways.close()
         self.clock.true_us += 200_000_000  # beyond every hold and window
         for _ in range(3):
-            self._with_settler(lambda settler: settler.tick())
+            self._forward_all()
+            self.settlers.act(lambda settler: settler.tick())
             self.look()
             self.clock.true_us += 30_000_000
         self.watch.look_at_end(SqliteConnection(self._observer))
@@ -99,7 +105,7 @@ class World:
     def close(self) -> None:
         for worker in range(WORKERS):
             self.gateways.crash(worker)
-        self._drop_settler()
+        self.settlers.drop()
         self._observer.close()
         self.store.close()
 
@@ -135,16 +141,13 @@ class World:
         return self.gateways.append(self.dice.randrange(WORKERS), name, encode_event(other))
 
     def _settle(self) -> str:
-        return self._with_settler(lambda settler: settler.step())
+        return self.settlers.act(lambda settler: settler.step())
 
     def _tick(self) -> str:
-        return self._with_settler(lambda settler: settler.tick())
+        return self.settlers.act(lambda settler: settler.tick())
 
     def _crash_settler(self) -> str:
-        """Its next transaction ends at a moment of the dice's choosing."""
-        if self.settler_store is None:
-            return "it is down"
-        return f"{self.settler_store.arm()}, {self._settle()}"
+        return self.settlers.crash()
 
     def _crash_worker(self) -> str:
         worker = self.dice.randrange(WORKERS)
@@ -154,9 +157,14 @@ class World:
     def _cut_power(self) -> str:
         for worker in range(WORKERS):
             self.gateways.crash(worker)
-        self._drop_settler()
+        self.settlers.drop()
         self.disk.cut_power()
-        return "all is down"
+        lost = self.ledger_tail.lose(self.store, self.dice)
+        if self.forwarder:
+            if self.dice.random() < 0.3:
+                (self.config.journal_dir / FORWARDER_FILE).unlink(missing_ok=True)
+            self.forwarder.restart()
+        return f"all is down, {lost} holds lost"
 
     def _tear(self) -> str:
         """The power goes between a write and its fdatasync."""
@@ -169,8 +177,9 @@ class World:
             self.disk.dies_at_sync = False
 
     def _fill_disk(self) -> str:
-        self.disk.full = not self.disk.full
-        return "full" if self.disk.full else "free"
+        """Space goes down in steps: admission stops while what was admitted can still be written."""
+        self.disk.space = self.dice.choice(("free", "free", "low", "full"))
+        return self.disk.space
 
     def _fail_sync(self) -> str:
         self.disk.failing_syncs += 1
@@ -204,26 +213,32 @@ class World:
         verify_receipt(build_receipt(self.ledger, name), self.config.log_public_key_path.read_text())
         return name[-4:]
 
-    def _with_settler(self, act: Callable[[Settler], object]) -> str:
-        """Start the settler when it is down, let it act, and bury it when it crashes."""
+    def _forward(self) -> str:
+        """The forwarder carries on; it may die before it has noted how far it came."""
+        assert self.forwarder is not None
         try:
-            if self.settler is None:
-                self.settler = Settler(self.config)
-            return str(act(self.settler))
+            return f"{self.forwarder.publish()} published"
         except Crash:
-            self._drop_settler()
+            self.forwarder.restart()
             return "crashed"
-        except LedgerUnavailable as error:
-            return str(error)
 
-    def _drop_settler(self) -> None:
-        if self.settler is not None:
-            self.settler.close()
-        self.settler = self.settler_store = None
+    def _tidy_journal(self) -> str:
+        assert self.forwarder is not None
+        return f"{self.forwarder.tidy()} segments removed"
 
-    def open_settler_store(self, config: MeteringConfig) -> Store:
-        self.settler_store = CrashingStore(SqliteStore(config.ledger_path), self.dice)
-        return self.settler_store
+    def _kill_bus(self) -> str:
+        assert self.bus is not None
+        return f"{self.bus.kill()} events lost"
+
+    def _forward_all(self) -> None:
+        """Until the bus is empty and the forwarder has learnt it."""
+        while self.forwarder and self.bus:
+            self._tidy_journal()
+            if not self._forward().startswith("0") or not self.bus.is_empty:
+                self.settlers.drain()
+                self.clock.true_us += 31_000_000
+            else:
+                return
 
 
 class Failure(AssertionError):
@@ -240,7 +255,7 @@ class Failure(AssertionError):
 def world(seed: int, root: Path) -> Iterator[World]:
     """A fresh world of that seed under `root`, with its time and its stores in place of the real ones."""
     made = World(seed, root)
-    with virtual_time(made.clock, made.dice), mock.patch.object(ledger_module, "open_store", made.open_settler_store):
+    with virtual_time(made.clock, made.dice), made.settlers.in_place():
         try:
             yield made
         finally:
