@@ -9,15 +9,22 @@ from typing import Any
 
 import apsw
 
-from adapters import namespaces, outbox
+from adapters import namespaces, outbox, voting
 from adapters.contribution import Contribution, accept, insert, make_offer
 from adapters.database import Database
 from adapters.document import Document
-from adapters.errors import AlreadyWithdrawn, ContributionNotFound, DatanetNotFound, NotOwner, VersionNotFound
+from adapters.errors import (
+    AlreadyWithdrawn,
+    ContributionNotFound,
+    DatanetNotFound,
+    NotOwner,
+    PolicyByVote,
+    VersionNotFound,
+)
 from adapters.example import Example, ExampleLimits
 from adapters.licence import check_licence
 from adapters.names import check_name
-from adapters.policy import DEFAULT_SPLIT_PPM, check_split, in_force, policy_document
+from adapters.policy import DEFAULT_SPLIT_PPM, check_split, in_force, next_month, policy_document
 from adapters.version import AcceptedExample, DatanetVersion, VersionExample, version_facts
 
 __all__ = ["Contribution", "Datanet", "DatanetStore", "VersionSummary"]
@@ -103,7 +110,7 @@ class DatanetStore:
 
         That is a month YYYY-MM (by default the next) or a day YYYY-MM-DD, UTC, and lies ahead: what was served
         before is paid as promised. Of changes for one time, the last recorded holds. The same again changes nothing.
-        Raises DatanetNotFound, NotOwner, InvalidPolicy, RetroactivePolicy.
+        Raises DatanetNotFound, NotOwner, PolicyByVote, InvalidPolicy, RetroactivePolicy.
         """
         split = check_split(split_ppm)
         with self.database.transaction() as connection:
@@ -111,12 +118,33 @@ class DatanetStore:
                 raise NotOwner(f"only its owner, {self._owner(name)}, sets the policy of {name}")
             current, now_ms = self._policy(name), self.database.clock()
             known = current.value()
+            if "votes" in known:
+                raise PolicyByVote(f"the contributors of {name} have voted on its policy; only a vote changes it")
             if known["split_ppm"] == split and effective in (None, known.get("effective")):
                 return current
             policy = policy_document(name, split, acting, now_ms, current.digest, effective)
             outbox.record(connection, policy)
             connection.execute("UPDATE datanets SET policy = ? WHERE name = ?", (policy.digest, name))
         return policy
+
+    def vote(
+        self, name: str, split_ppm: Mapping[str, int], *, acting: str, effective: str | None = None
+    ) -> builtins.list[Document]:
+        """Vote for a split from a period on (see set_policy); the vote, and the policy if it made a majority.
+
+        Contributors vote; a vote weighs as many examples as its voter has accepted ones, and replaces the voter's last.
+        Once votes for the very same have more than half of all examples behind them, they make the policy, and from
+        then on only votes change it. Raises DatanetNotFound, NotContributor, InvalidPolicy, RetroactivePolicy.
+        """
+        split = check_split(split_ppm)
+        with self.database.transaction() as connection:
+            current, now_ms = self._policy(name), self.database.clock()
+            vote = voting.cast(connection, name, split, effective or next_month(now_ms), acting, now_ms)
+            policy = voting.decide(connection, vote, current, now_ms)
+            if policy is None:
+                return [vote]
+            connection.execute("UPDATE datanets SET policy = ? WHERE name = ?", (policy.digest, name))
+        return [vote, policy]
 
     def contribute(
         self, name: str, jsonl: bytes, *, acting: str, licence: str | None = None, contributor: str | None = None

@@ -10,7 +10,9 @@
     │   ├── AdapterRevoked             adapter_revoked
     │   └── StagingNotFound            staging_not_found
     ├── Forbidden                                                  forbidden
-    │   └── NotOwner                   not_owner
+    │   ├── NotOwner                   not_owner
+    │   ├── NotContributor             not_contributor
+    │   └── PolicyByVote               policy_by_vote
     ├── Conflict                                                   conflict
     │   ├── NamespaceTaken             namespace_taken
     │   ├── DuplicateExample           duplicate_example
@@ -136,6 +138,18 @@ class NotOwner(Forbidden):
     """The acting account does not own what it tries to change."""
 
     code = "not_owner"
+
+
+class NotContributor(Forbidden):
+    """A vote of somebody who has no accepted examples."""
+
+    code = "not_contributor"
+
+
+class PolicyByVote(Forbidden):
+    """The contributors have voted on the policy; only a vote changes it."""
+
+    code = "policy_by_vote"
 
 
 class NamespaceTaken(Conflict):

@@ -123,4 +123,15 @@ CREATE TABLE stagings (
 CREATE INDEX stagings_by_digest ON stagings (digest);
 """
 
-MIGRATIONS = (DATANETS, ADAPTERS)
+VOTES = """
+CREATE TABLE votes (                           -- the last vote of each contributor; all are in documents
+    datanet TEXT NOT NULL REFERENCES datanets (name),
+    voter TEXT NOT NULL,
+    split_ppm TEXT NOT NULL,
+    effective TEXT NOT NULL,
+    document TEXT NOT NULL REFERENCES documents (digest),
+    PRIMARY KEY (datanet, voter)
+) STRICT, WITHOUT ROWID;
+"""
+
+MIGRATIONS = (DATANETS, ADAPTERS, VOTES)

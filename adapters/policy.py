@@ -4,8 +4,9 @@ The first policy holds from its making; a change from the first day of the perio
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 from adapters.document import Document
 from adapters.errors import InvalidPolicy, RetroactivePolicy
@@ -49,18 +50,32 @@ def policy_document(
     now_ms: int,
     previous: str | None = None,
     effective: str | None = None,
+    votes: Sequence[str] = (),
 ) -> Document:
     """A policy as it is recorded. A change (`previous`) states its period, by default the next month.
 
-    Raises InvalidPolicy for a period that is neither YYYY-MM nor YYYY-MM-DD, RetroactivePolicy for one that has begun.
+    `votes` are the documents that made it, if votes did. Raises InvalidPolicy, RetroactivePolicy (require_ahead).
     """
-    value = {"type": "policy", "datanet": datanet, "split_ppm": split_ppm, "set_by": set_by, "previous": previous}
+    value: dict[str, Any] = {
+        "type": "policy",
+        "datanet": datanet,
+        "split_ppm": split_ppm,
+        "set_by": set_by,
+        "previous": previous,
+    }
     if previous is not None:
         effective = effective or next_month(now_ms)
-        if first_ms(effective) < now_ms + NOTICE_MS:
-            raise RetroactivePolicy(f"a policy is changed for a period ahead, and {effective} has begun")
+        require_ahead(effective, now_ms)
         value["effective"] = effective
+    if votes:
+        value["votes"] = list(votes)
     return Document.of({**value, "created_ms": now_ms})
+
+
+def require_ahead(effective: str, now_ms: int) -> None:
+    """InvalidPolicy for a period that is neither YYYY-MM nor YYYY-MM-DD, RetroactivePolicy for one that has begun."""
+    if first_ms(effective) < now_ms + NOTICE_MS:
+        raise RetroactivePolicy(f"a policy is changed for a period ahead, and {effective} has begun")
 
 
 def holds_from_ms(policy: Mapping[str, object]) -> int:

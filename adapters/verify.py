@@ -69,7 +69,7 @@ _MEMBERS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "example": {"contribution": str, "contributor": str, "example": str, "licence": str, "value": dict},
 }
 
-_OPTIONAL = {"policy": {"effective"}}  # of a change of policy
+_OPTIONAL = {"policy": {"effective", "votes"}}  # of a change of policy
 
 
 def _parse(where: str, content: bytes, kind: str) -> dict[str, Any]:

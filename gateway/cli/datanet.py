@@ -57,6 +57,25 @@ def policy(
 
 
 @app.command()
+def vote(
+    name: Name,
+    split: Annotated[str, typer.Option(help="contributors=600000,trainer=... in ppm, five roles")],
+    effective: Annotated[
+        str | None, typer.Option(help="YYYY-MM or YYYY-MM-DD ahead; the next month by default")
+    ] = None,
+    account: Account = None,
+    as_json: Json = False,
+) -> None:
+    """Vote, as a contributor, for how earnings are split. More than half of all examples behind it make the policy."""
+    body: dict[str, Any] = {"split_ppm": parse_split(split)}
+    if effective is not None:
+        body["effective"] = effective
+    made = Api.from_environment().post(f"/datanets/{name}/votes", body, account=account)
+    outcome = f"it made policy {made['policy']['digest']}" if made["policy"] else "no majority yet"
+    emit(as_json, made, f"vote {made['digest']} for {made['document']['effective']}: {outcome}")
+
+
+@app.command()
 def contribute(
     name: Name,
     file: Annotated[

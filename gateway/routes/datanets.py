@@ -61,6 +61,18 @@ async def set_policy(
     return answer(await services.call(_published, services, lambda: _document(document)), 201)
 
 
+@router.post("/{name}/votes")
+async def vote(name: str, request: Request, services: Held, caller: Anyone, account: str | None = None) -> Response:
+    """{"split_ppm", "effective"?}: a contributor's vote. The answer has the policy too when it made a majority."""
+    acting, body = own_or_admin(caller, account), await read_json(request)
+    split_ppm, effective = mapping(body, "split_ppm"), text(body, "effective") if "effective" in body else None
+    if split_ppm is None:
+        raise InvalidRequest("'split_ppm' is missing", param="split_ppm", code="missing_required_parameter")
+    made = await services.call(services.datanets.vote, name, split_ppm, acting=acting, effective=effective)
+    shown = {"policy": _document(made[1]) if len(made) > 1 else None}
+    return answer(await services.call(_published, services, lambda: _document(made[0]) | shown), 201)
+
+
 @router.post("/{name}/contributions")
 async def contribute(
     name: str,

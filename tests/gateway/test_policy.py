@@ -123,3 +123,28 @@ async def test_over_http(operator: httpx.AsyncClient, alice: httpx.AsyncClient) 
     }  # fmt: skip
     document = await operator.get(f"/log/documents/{made.json()['digest']}")
     assert document.json()["previous"] == shown["policy_digest"]
+
+
+async def test_contributors_vote_over_http(operator: httpx.AsyncClient, alice: httpx.AsyncClient) -> None:
+    """A stranger may not; a contributor's majority makes the policy; votes and policies are entries that anyone reads."""
+    await operator.post("/v1/datanets", json={"name": "rivers", "licence": "CC0-1.0"})
+    body = {"split_ppm": ALL_TO_CONTRIBUTORS, "effective": "2999-01"}
+    refused = await alice.post("/v1/datanets/rivers/votes", json=body)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "not_contributor")
+    given = await alice.post("/v1/datanets/rivers/contributions", content=b'{"text":"The Nile is long."}\n')
+    assert given.status_code == 201, given.text
+    made = (await alice.post("/v1/datanets/rivers/votes", json=body)).json()
+    assert made["policy"]["document"]["votes"] == [made["digest"]]
+    owner = await operator.post("/v1/datanets/rivers/policy", json=body)
+    assert (owner.status_code, owner.json()["error"]["code"]) == (403, "policy_by_vote")
+    services = operator._transport.app.app.state.services  # type: ignore[attr-defined]
+    settler = Settler(services.metering)
+    settler.drain()
+    settler.close()
+    entries = {
+        kind: (await alice.get("/log/entries", params={"type": kind})).json()["data"]
+        for kind in ("datanet", "contribution", "vote", "policy", "price_book", "terms", "usage")
+    }
+    assert [entries[kind][0]["document"].get("voter") for kind in ("vote",)] == ["alice"]
+    assert entries["contribution"][0]["document"]["contributor"] == "alice"
+    assert [len(entries[kind]) for kind in entries] == [1, 1, 1, 2, 1, 1, 0]
