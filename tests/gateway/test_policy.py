@@ -126,7 +126,7 @@ async def test_over_http(operator: httpx.AsyncClient, alice: httpx.AsyncClient) 
 
 
 async def test_contributors_vote_over_http(operator: httpx.AsyncClient, alice: httpx.AsyncClient) -> None:
-    """A stranger may not; a contributor's majority makes the policy; votes and policies are entries that anyone reads."""
+    """A stranger may not; a contributor's majority makes the policy; votes and policies are entries for anyone."""
     await operator.post("/v1/datanets", json={"name": "rivers", "licence": "CC0-1.0"})
     body = {"split_ppm": ALL_TO_CONTRIBUTORS, "effective": "2999-01"}
     refused = await alice.post("/v1/datanets/rivers/votes", json=body)
