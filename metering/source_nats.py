@@ -30,7 +30,7 @@ from metering.nats_stream import (
 from metering.source import SourceRecord
 from metering.store import Connection
 
-AHEAD = 2  # batches fetched while one is settled
+AHEAD = 1  # batches fetched while one is settled; many settlers with much in hand would outwait redeliver_seconds
 READ_SECONDS = 0.05  # a reader waits so long for the first event
 FETCH_SECONDS = 0.5  # a request waits so long on the server
 LOOK_SECONDS = 5.0  # without events for so long, the consumer is looked after
@@ -141,13 +141,15 @@ class NatsSource:
             if self._closing:
                 return await self._give_back()
             messages: list[Msg] = []
-            with suppress(asyncio.TimeoutError):
-                messages = await events.fetch(self._config.batch_size, FETCH_SECONDS)
-            if messages:
-                self._fetched.put(messages)
-                seen = time.monotonic()
-            else:
-                self._room.release()
+            try:
+                with suppress(asyncio.TimeoutError):
+                    messages = await events.fetch(self._config.batch_size, FETCH_SECONDS)
+            finally:
+                if messages:
+                    self._fetched.put(messages)
+                    seen = time.monotonic()
+                else:  # also when the connection is lost
+                    self._room.release()
             if time.monotonic() - seen > LOOK_SECONDS:  # a consumer that was deleted says nothing
                 await stream.consumer_info(self._config.events_stream, CONSUMER)
                 seen = time.monotonic()
