@@ -88,7 +88,7 @@ def verify_statement_proof(data: bytes, public_key: str) -> dict[str, Any]:
         raise StatementInvalid("checkpoint", str(error)) from error
     except ProofInvalid as error:
         raise StatementInvalid("inclusion", str(error)) from error
-    except (CanonicalError, DocumentInvalid, KeyError, TypeError, AttributeError) as error:
+    except (CanonicalError, DocumentInvalid, KeyError, TypeError, AttributeError, ValueError) as error:
         raise StatementInvalid("format", f"{type(error).__name__}: {error}") from error
     return statement
 

@@ -50,6 +50,7 @@ def test_a_proof_holds_for_everyone_in_every_role(paid, account):
     ("step", "change"),
     [
         ("format", lambda proof: proof.pop("windows")),
+        ("format", lambda proof: proof["windows"][0]["scores"].update(undeclared=1)),
         ("checkpoint", lambda proof: proof.update(checkpoint=proof["checkpoint"].replace("openledger", "other", 1))),
         ("inclusion", lambda proof: proof["windows"][0]["receipts"][0].update(digest="sha256:" + "0" * 64)),
         ("receipts", lambda proof: proof["windows"][0].update(receipts_root=proof["windows"][1]["receipts_root"])),
