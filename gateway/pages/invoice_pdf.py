@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fpdf import FPDF, FontFace
-from fpdf.enums import TableBordersLayout, TableHeadingsDisplay
+from fpdf.enums import CellBordersLayout, TableBordersLayout, TableHeadingsDisplay
 
 from gateway.pages.presentation import present
 
@@ -132,9 +132,10 @@ def _draw_lines(pdf: InvoicePage, shown: dict[str, Any]) -> None:
     ) as table:
         table.row(("Description", "Quantity", f"{currency} per million", f"Amount ({currency})"))
         for group in shown["groups"]:
-            table.row().cell(group["model"], colspan=4, style=FontFace(emphasis="BOLD"))
+            table.row().cell(group["model"], colspan=4, style=FontFace(emphasis="BOLD"), border=CellBordersLayout.TOP)
             adapter = f"Adapter {group['adapter']}" if group["adapter"] else "Base model"
-            table.row().cell(adapter, colspan=4, style=FontFace(family="Mono", size_pt=6.5, color=SOFT))
+            small = FontFace(family="Mono", size_pt=6.5, color=SOFT)
+            table.row().cell(adapter, colspan=4, style=small, border=CellBordersLayout.BOTTOM)
             for line in group["lines"]:
                 table.row((f"   {line['item']}", line["quantity"], line["price"], line["amount"]))
         if not shown["groups"]:

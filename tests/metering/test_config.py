@@ -28,6 +28,14 @@ def test_the_environment_is_read_once(tmp_path):
     assert config.journal_dir == tmp_path / "journal"
 
 
+def test_invoices_are_finalised_by_themselves_unless_told_otherwise(tmp_path):
+    """`auto` by default, `manual` to leave it to the operator, and no other word."""
+    assert MeteringConfig.from_environment(tmp_path, {}).finalise_invoices
+    assert not MeteringConfig.from_environment(tmp_path, {"OPENLEDGER_INVOICES": "manual"}).finalise_invoices
+    with pytest.raises(ValueError, match="OPENLEDGER_INVOICES"):
+        MeteringConfig.from_environment(tmp_path, {"OPENLEDGER_INVOICES": "never"})
+
+
 @pytest.mark.parametrize(
     "setting",
     [
