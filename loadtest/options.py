@@ -32,6 +32,7 @@ class Options:
     settle_seconds: float
     reconcile: bool
     out: Path | None
+    publish: str | None
     seed: int
 
 
@@ -66,6 +67,7 @@ def parse_options(argv: list[str] | None = None) -> Options:
         settle_seconds=given.settle_seconds,
         reconcile=not given.no_reconcile and not given.plain,
         out=given.out,
+        publish=given.publish,
         seed=given.seed,
     )
 
@@ -99,5 +101,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--no-reconcile", action="store_true")
     add("--settle-seconds", type=float, default=60, help="longest wait for the last receipt (60)")
     add("--out", type=Path, help="JSON report")
+    add("--publish", choices=("cpu", "gpu"), help="write docs/results/loadtest-KIND.json and docs/PERFORMANCE.md")
     add("--seed", type=int, default=0)
     return parser

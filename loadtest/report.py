@@ -1,5 +1,6 @@
 """The report of a load test, for reading."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from loadtest.generator_cpu import WARN_PERCENT, GeneratorCpu
-from loadtest.reconcile import SHOWN_FINDINGS, Reconciliation
+from loadtest.reconcile import Reconciliation
 from loadtest.slo import Verdict
 
 
@@ -80,8 +81,10 @@ def _print_proof(console: Console, proof: Reconciliation) -> None:
         console.print(f"reconciled: {'; '.join(proof.compared)}", style="bold green")
         return
     console.print(f"DOES NOT RECONCILE: {len(proof.findings)} findings", style="bold red")
-    for finding in proof.findings[:SHOWN_FINDINGS]:
-        console.print(f"  {finding.name}: {finding.detail}", markup=False, highlight=False)
+    for name, count in Counter(finding.name for finding in proof.findings).most_common():
+        console.print(f"  {count} x {name}, for example:", markup=False, highlight=False)
+        finding = next(one for one in proof.findings if one.name == name)
+        console.print(f"    {finding.detail}", markup=False, highlight=False)
 
 
 def _number(value: float | int | None) -> str:

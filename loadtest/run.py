@@ -16,6 +16,7 @@ from locust.env import Environment
 from locust.runners import LocalRunner
 
 from loadtest.api import Gateway
+from loadtest.bench.machine import load_average
 from loadtest.books import collect
 from loadtest.errors import NOT_RECONCILED, OK, SLO_MISSED, LoadtestError, Usage
 from loadtest.generator_cpu import GeneratorCpu
@@ -23,6 +24,7 @@ from loadtest.load import Load
 from loadtest.options import Options, parse_options
 from loadtest.packages import Base
 from loadtest.printer import printer
+from loadtest.publish import publish
 from loadtest.reconcile import Reconciliation, reconcile
 from loadtest.registrar import register_forever
 from loadtest.report import print_report
@@ -47,6 +49,7 @@ def main(argv: list[str] | None = None) -> int:
 def run(options: Options) -> int:
     """Load, report, proof. Raises LoadtestError."""
     logging.getLogger("locust").setLevel(logging.WARNING)
+    load_at_start = load_average()
     account, gateway = open_gateway(options)
     load = Load(options.workload, options.models or gateway.model_names(), options.popularity, options.seed)
     if not load.models:
@@ -57,13 +60,17 @@ def run(options: Options) -> int:
     verdicts = judge(options.objectives, measured(load))
     report = document(load)
     print_report(console, report, cpu, verdicts, proof)
+    report |= {
+        "url": options.target.url,
+        "shape": shape(options),
+        "generator_cpu_percent": {"mean": cpu.mean, "max": cpu.highest},
+        "objectives": [one.json() for one in verdicts],
+        "reconciliation": proof.json() if proof else None,
+    }
+    if options.publish:
+        loads = {"start": load_at_start, "end": load_average()}
+        console.print(f"published: {publish(report, options.publish, loads)}")
     if options.out:
-        report |= {
-            "url": options.target.url,
-            "generator_cpu_percent": {"mean": cpu.mean, "max": cpu.highest},
-            "objectives": [one.json() for one in verdicts],
-            "reconciliation": proof.json() if proof else None,
-        }
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
     if proof and not proof.clean:
@@ -91,9 +98,8 @@ def drive(options: Options, load: Load, key: str, account: str | None, cpu: Gene
     environment = Environment(user_classes=[user], host=host, stop_timeout=LAST_ANSWERS_SECONDS)
     runner = environment.create_local_runner()
     with web_page(options, environment), registrar(options, load, account):
-        shape = f"{options.rate:g} requests/s" if options.rate else f"{options.users} users"
         models = f"{len(load.models)} models ({options.popularity})"
-        console.print(f"{options.target.url}: {shape}, {models}, {options.duration_seconds:g} s")
+        console.print(f"{options.target.url}: {shape(options)}, {models}, {options.duration_seconds:g} s")
         load.began = time.perf_counter()
         runner.start(1 if options.rate else options.users, spawn_rate=100)
         wait(load.began + options.duration_seconds, cpu)
@@ -103,6 +109,11 @@ def drive(options: Options, load: Load, key: str, account: str | None, cpu: Gene
             console.print("the page stays until Ctrl-C")
             wait(float("inf"), cpu)
     runner.quit()
+
+
+def shape(options: Options) -> str:
+    """`8 users` of a closed loop, or `4 requests/s` of an open one."""
+    return f"{options.rate:g} requests/s" if options.rate else f"{options.users} users"
 
 
 def wait(until: float, cpu: GeneratorCpu) -> None:

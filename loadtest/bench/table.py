@@ -7,6 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from loadtest import marked
+
 Rows = Sequence[Sequence[str]]
 
 
@@ -33,19 +35,13 @@ def markdown(result: Mapping[str, Any]) -> str:
     if not result["claim"]["citable"]:
         lines += [f"**Not to be cited**: {'; '.join(result['claim']['not_citable_because'])}.", ""]
     for title, header, rows in tables(result):
-        lines += [f"**{title}**", "", _line(header), _line(["---", *["---:"] * (len(header) - 1)])]
-        lines += [*map(_line, rows), ""]
+        lines += [f"**{title}**", "", marked.table(header, rows), ""]
     return "\n".join(lines)
 
 
 def write_markdown(result: Mapping[str, Any], document: Path) -> None:
     """Replaces the part of a document between `<!-- serving-KIND:begin -->` and `<!-- serving-KIND:end -->`."""
-    begin, end = (f"<!-- serving-{result['claim']['kind']}:{edge} -->" for edge in ("begin", "end"))
-    before, _, rest = document.read_text().partition(begin)
-    _, found, after = rest.partition(end)
-    if not found:
-        raise ValueError(f"{document} lacks {begin} ... {end}")
-    document.write_text(f"{before}{begin}\n{markdown(result)}\n{end}{after}")
+    marked.replace(document, f"serving-{result['claim']['kind']}", markdown(result))
 
 
 def tables(result: Mapping[str, Any]) -> Iterator[tuple[str, list[str], Rows]]:
@@ -129,7 +125,3 @@ def _interval(value: Mapping[str, Any]) -> str:
 
 def _ms(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
