@@ -37,6 +37,7 @@ def trackstar(world: World, work: Path) -> Result:
         return torch.cat(list(unit.values()), dim=1)
 
     examples = ready(train)
+    processor.hessians.clear()  # or the collector would take them for those of the queries
     build = clock.lap()
     with torch.enable_grad():
         asked = _collect(world, world.queries, "log_odds", processor, work, hessians=False)

@@ -1,19 +1,21 @@
 """Reads a world (adapters/bench/world.py) with torch, transformers, peft and safetensors alone.
 
 The model that peers see starts at the first adapted layer: what lies below holds no adapter, never changes, and is run
-once for all examples. Gradients are those of the whole model.
+once for all examples and all rows (no row's seconds count it). Gradients are those of the whole model.
 """
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 
@@ -103,13 +105,26 @@ class World:
         lines = [*self.train, *self.queries]
         longest = max(len(line.ids) for line in lines)
         most = max(sum(line.supervised[1:]) for line in lines)
-        whole = _rows(lines, longest, most, self.upper)
+        whole = _rows(lines, longest, most, self._enter)
         cut = len(self.train)
         parts = [
             Rows(*(tensor[part] for tensor in (*whole.tensors(), whole.index)))
             for part in (slice(0, cut), slice(cut, len(lines)))
         ]
         return parts[0], parts[1]
+
+    def _enter(self, ids: Tensor) -> Tensor:
+        """`Upper.enter` of all sequences, kept beside the world: no adapter is below, and every row needs it."""
+        path = self.directory / "peers" / ".entered.safetensors"
+        kept = load_file(path) if path.is_file() else None
+        if kept is not None and torch.equal(kept["ids"], ids) and kept["hidden"].dtype == self.upper.norm.weight.dtype:
+            return kept["hidden"]
+        hidden = torch.cat([self.upper.enter(ids[i : i + 16]) for i in range(0, len(ids), 16)])
+        path.parent.mkdir(exist_ok=True)
+        temporary = path.with_name(f"{path.name}.{os.getpid()}")
+        save_file({"hidden": hidden, "ids": ids}, temporary)
+        temporary.replace(path)
+        return hidden
 
     def segments(self) -> list[tuple[float, dict[str, Tensor], dict[str, Tensor]]]:
         """(sum of learning rates, B by `Upper` parameter name, in-run sums [C, out, r] by the same name)."""
@@ -189,7 +204,7 @@ def _lines(path: Path) -> list[Line]:
     return found
 
 
-def _rows(lines: list[Line], longest: int, most: int, upper: Upper) -> Rows:
+def _rows(lines: list[Line], longest: int, most: int, enter: Callable[[Tensor], Tensor]) -> Rows:
     ids = torch.zeros(len(lines), longest, dtype=torch.int64)
     at, target = (torch.zeros(len(lines), most, dtype=torch.int64) for _ in range(2))
     weight = torch.zeros(len(lines), most)
@@ -199,5 +214,4 @@ def _rows(lines: list[Line], longest: int, most: int, upper: Upper) -> Rows:
         at[row, : len(learnt)] = torch.tensor(learnt) - 1
         target[row, : len(learnt)] = ids[row, learnt]
         weight[row, : len(learnt)] = 1
-    hidden = torch.cat([upper.enter(ids[i : i + 16]) for i in range(0, len(ids), 16)])
-    return Rows(hidden, at, target, weight, torch.arange(len(lines)))
+    return Rows(enter(ids), at, target, weight, torch.arange(len(lines)))
