@@ -8,6 +8,7 @@ from gateway.errors import ConfigurationError
 from metering.config import MeteringConfig
 from metering.errors import EventsError, LedgerError
 from metering.ledger import Ledger
+from metering.store import refuse_other_ledger
 
 
 def refuse_missing_servers(settings: Settings) -> None:
@@ -22,6 +23,7 @@ def refuse_missing_servers(settings: Settings) -> None:
             " a journal is read, and an embedded ledger written, by one"
         )
     try:
+        refuse_other_ledger(config)
         if config.ledger_url:
             Ledger.open(config).close()
         if config.events_url:

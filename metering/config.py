@@ -73,6 +73,11 @@ class MeteringConfig:
         return self.data_dir / "ledger.db"
 
     @property
+    def ledger_mark(self) -> Path:
+        """Says that the ledger is on a server."""
+        return self.data_dir / "ledger.server"
+
+    @property
     def log_key_path(self) -> Path:
         return self.data_dir / "log.key"
 

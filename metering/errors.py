@@ -15,6 +15,7 @@ MeteringError
 │   ├── LedgerRefused       carries the named `Status` (see metering.status)
 │   │   └── BillingRefused   carries the named `BillingStatus` (see metering.billing_status)
 │   ├── LedgerUnavailable   the database cannot be reached, is full or busy; nothing was changed (HTTP 503)
+│   ├── LedgerElsewhere     the data directory's ledger is of the other kind (embedded, on a server)
 │   └── SchemaUnknown       the database was written by a newer release
 ├── SettlerRunning          another settler holds this ledger
 ├── ForwarderRunning        another forwarder publishes this journal
@@ -100,6 +101,10 @@ class BillingRefused(LedgerRefused):
 
 
 class LedgerUnavailable(LedgerError):
+    pass
+
+
+class LedgerElsewhere(LedgerError):
     pass
 
 

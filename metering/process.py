@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from metering.config import MeteringConfig
-from metering.errors import EventsError, ForwarderRunning, LedgerUnavailable, SettlerRunning
+from metering.errors import EventsError, ForwarderRunning, LedgerElsewhere, LedgerUnavailable, SettlerRunning
 
 EXIT_SETTINGS, EXIT_RUNNING, EXIT_UNREACHABLE = 2, 3, 4
 
@@ -57,6 +57,9 @@ def run_process(
         return EXIT_SETTINGS
     try:
         work(process)
+    except LedgerElsewhere as error:
+        process.say(str(error))
+        return EXIT_SETTINGS
     except (SettlerRunning, ForwarderRunning) as error:
         process.say(str(error))
         return EXIT_RUNNING

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from metering.config import MeteringConfig
-from metering.errors import SchemaUnknown
+from metering.errors import LedgerElsewhere, SchemaUnknown
 from metering.migrations import MIGRATIONS
 
 Rows = list[tuple[Any, ...]]
@@ -88,14 +88,29 @@ def beside(wait: Callable[[], object], act: Callable[[], None] | None) -> None:
 
 
 def open_store(config: MeteringConfig) -> Store:
-    """The store that the setting names: `ledger_url` empty for the embedded file, postgresql://... for a server."""
+    """The store that the setting names: `ledger_url` empty for the embedded file, postgresql://... for a server.
+
+    LedgerElsewhere when the data directory has the other kind: an empty ledger would silently take its place.
+    """
+    refuse_other_ledger(config)
     if config.ledger_url:
         from metering.store_postgres import PostgresStore  # the driver is loaded only by those who use it
 
-        return PostgresStore(config.ledger_url)
+        store = PostgresStore(config.ledger_url)
+        config.data_dir.mkdir(parents=True, exist_ok=True)
+        config.ledger_mark.write_text("The ledger of this data directory is on a PostgreSQL server.\n")
+        return store
     from metering.store_sqlite import SqliteStore
 
     return SqliteStore(config.ledger_path)
+
+
+def refuse_other_ledger(config: MeteringConfig) -> None:
+    """See open_store."""
+    if config.ledger_url and config.ledger_path.exists():
+        raise LedgerElsewhere(f"{config.ledger_path} is this data directory's ledger: unset OPENLEDGER_LEDGER")
+    if not config.ledger_url and config.ledger_mark.exists():
+        raise LedgerElsewhere(f"the ledger of {config.data_dir} is on a server: set OPENLEDGER_LEDGER=postgresql://...")
 
 
 def migrate(connection: Connection, types: dict[str, str]) -> None:

@@ -72,6 +72,15 @@ def test_a_bus_or_ledger_that_cannot_work_is_refused_by_name(tmp_path: Path, arg
     assert said in " ".join(refused.stderr.split())
 
 
+def test_a_ledger_on_a_server_is_not_replaced_by_an_empty_file(tmp_path: Path) -> None:
+    """The data directory remembers; a start without --ledger says so."""
+    (tmp_path / "ledger.server").touch()
+    refused = serve("--data", str(tmp_path), "--port", str(free()))
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "set OPENLEDGER_LEDGER" in " ".join(refused.stderr.split())
+    assert not (tmp_path / "ledger.db").exists()
+
+
 @pytest.mark.engine
 def test_ctrl_c_stops_everything_and_a_second_start_reuses_it(tmp_path: Path) -> None:
     """The account's key, the ledger and the log go on; `running_stack` fails when a process is left."""

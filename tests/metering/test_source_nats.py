@@ -226,9 +226,9 @@ def test_time_of_settlement_runs_forward_over_all_settlers(market, config, settl
     assert times == sorted(times)
 
 
-def test_the_embedded_ledger_has_one_settler_whatever_the_source(config, nats):
+def test_the_embedded_ledger_has_one_settler_whatever_the_source(config, tmp_path):
     """Two settlers on one embedded ledger stay a named error, also with a bus."""
-    embedded = dataclasses.replace(config, ledger_url="")
+    embedded = dataclasses.replace(config, ledger_url="", data_dir=tmp_path / "embedded")
     first = Settler(embedded)
     with pytest.raises(SettlerRunning, match="another settler"):
         Settler(embedded)

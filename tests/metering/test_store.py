@@ -7,9 +7,10 @@ import dataclasses
 import psycopg
 import pytest
 
-from metering.errors import LedgerUnavailable
+from metering.errors import LedgerElsewhere, LedgerUnavailable
 from metering.ledger import Ledger
 from metering.status import Status
+from tests.metering.conftest import fresh_ledger_url
 
 
 def test_an_unreachable_server_is_named(config):
@@ -23,6 +24,19 @@ def test_a_file_that_cannot_be_opened_is_named(config):
     config.ledger_path.mkdir(parents=True)
     with pytest.raises(LedgerUnavailable):
         Ledger.open(config)
+
+
+def test_a_data_directory_keeps_its_kind_of_ledger(config, tmp_path, request):
+    """A forgotten (or added) setting does not put an empty ledger in the place of the one with the money."""
+    server = dataclasses.replace(config, ledger_url=fresh_ledger_url("postgresql", request))
+    Ledger.open(server).close()
+    with pytest.raises(LedgerElsewhere, match="set OPENLEDGER_LEDGER"):
+        Ledger.open(config)
+    assert not config.ledger_path.exists()
+    embedded = dataclasses.replace(config, data_dir=tmp_path / "other")
+    Ledger.open(embedded).close()
+    with pytest.raises(LedgerElsewhere, match="unset OPENLEDGER_LEDGER"):
+        Ledger.open(dataclasses.replace(embedded, ledger_url=server.ledger_url))
 
 
 def test_a_lost_connection_fails_one_command_and_is_replaced(config, postgres_server):
