@@ -21,7 +21,13 @@ CHECKPOINT_PAGES = 4_000  # 32 MB of log before pages are copied back: each is t
 CACHE_KIB = 32 * 1024
 IN_ONE_STATEMENT = 500
 UNAVAILABLE = (apsw.BusyError, apsw.FullError, apsw.IOError, apsw.CantOpenError, apsw.ReadOnlyError)
-SQLITE_TYPES = {"{key}": "INTEGER PRIMARY KEY", "{integer}": "INTEGER", "{bytes}": "BLOB", "{strict}": " STRICT"}
+SQLITE_TYPES = {
+    "{key}": "INTEGER PRIMARY KEY",
+    "{integer}": "INTEGER",
+    "{bytes}": "BLOB",
+    "{strict}": " STRICT",
+    "{transfer_accounts}": "SELECT 1",
+}
 
 
 class SqliteStore:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import apsw
 import psycopg
 import pytest
 
@@ -71,3 +72,22 @@ def test_a_failed_transaction_leaves_nothing(ledger):
         crash()
     assert ledger.document("x") is None
     assert ledger.credit("t", "acme", 1) is Status.OK
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO transfers (id, debit, credit, amount, code, time_us) VALUES ('x', 1, 99, 1, 'y', 1)",
+        "INSERT INTO transfers (id, debit, credit, amount, code, time_us) VALUES ('x', 99, 1, 1, 'y', 1)",
+        "UPDATE transfers SET debit = 999",
+        "DELETE FROM accounts",
+    ],
+)
+def test_a_transfer_is_between_two_accounts_whatever_is_said_in_sql(config, every_store, statement):
+    """The database itself refuses a transfer of an unknown account, and keeps the accounts of those it has."""
+    ledger = Ledger.open(dataclasses.replace(config, ledger_url=every_store))
+    ledger.credit("t", "acme", 1).require()
+    with pytest.raises((apsw.ConstraintError, psycopg.IntegrityError)), ledger.store.write() as connection:
+        connection.execute(statement)
+    assert ledger.balance("acme").available == 1
+    ledger.close()
