@@ -4,6 +4,7 @@ The library writes metadata in the order of a hash table, so two writes of one h
 """
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,7 +29,9 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappi
         }
     text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")  # the tensors may be mapped from `path` itself
+    with temporary.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in sorted(tensors):
             file.write(np.ascontiguousarray(tensors[name]).tobytes())
+    os.replace(temporary, path)
