@@ -115,7 +115,7 @@ class NatsSource:
             try:
                 async with connected(self._config, "settler") as client:
                     await self._fetch(client)
-            except (EventsError, *NATS_ERRORS) as error:
+            except Exception as error:  # a fault of the library, too, must neither end this nor go unseen
                 known = isinstance(error, EventsError)
                 self._problem = str(error) if known else f"lost {shown(self._config)}: {reason(error)}; trying again"
                 if not self._started.done():
