@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import apsw
 
@@ -45,7 +46,7 @@ def decide(connection: apsw.Connection, vote: Document, current: Document, now_m
     value, known = vote.value(), current.value()
     if (known["split_ppm"], known.get("effective")) == (value["split_ppm"], value["effective"]):
         return None
-    rows = connection.execute(
+    rows: list[Any] = connection.execute(
         "SELECT voter, document FROM votes WHERE datanet = ? AND split_ppm = ? AND effective = ? ORDER BY voter",
         (value["datanet"], _key(value["split_ppm"]), value["effective"]),
     ).fetchall()
@@ -61,13 +62,12 @@ def decide(connection: apsw.Connection, vote: Document, current: Document, now_m
 
 def weights(connection: apsw.Connection, datanet: str) -> dict[str, int]:
     """Accepted examples of each contributor."""
-    return dict(
-        connection.execute(
-            "SELECT contributor, sum(examples) FROM contributions WHERE datanet = ? AND withdrawal IS NULL"
-            " GROUP BY contributor",
-            (datanet,),
-        )
-    )
+    rows: list[Any] = connection.execute(
+        "SELECT contributor, sum(examples) FROM contributions WHERE datanet = ? AND withdrawal IS NULL"
+        " GROUP BY contributor",
+        (datanet,),
+    ).fetchall()
+    return dict(rows)
 
 
 def _key(split_ppm: Mapping[str, int]) -> str:
