@@ -26,6 +26,7 @@ from adapters.training.errors import (
     TraceMissing,
 )
 from adapters.training.head import AttributionHead
+from adapters.training.kronecker import ekfac_scorer
 from adapters.training.measures import Estimate, pearson
 from adapters.training.model import AdaptedModel, HiddenCache, load_adapted
 from adapters.training.observe import Readout, observe
@@ -35,7 +36,7 @@ from adapters.training.tokens import TokenExample
 from adapters.training.work import find_trace
 
 FROM_TRACE = ("trace", "in_run")
-FROM_DATANET = ("fisher", "gradient")
+FROM_DATANET = ("ekfac", "fisher", "gradient")
 MAX_TOKENS = 4096
 
 
@@ -169,6 +170,8 @@ def _from_datanet(
     data = load_dataset(export_dir, load_tokenizer(base_dir))
     if data.version.digest != record.datanet_version or data.contributors != head.contributors:
         raise DatanetMismatch(f"{export_dir} is {data.version.digest}, the adapter is of {record.datanet_version}")
+    if name == "ekfac":
+        return ekfac_scorer(model, data)
     cache = HiddenCache(model, data.examples, common_prefix(data.examples))
     packs = [[Pack(example.owner, (index,))] for index, example in enumerate(data.examples)]
     gradient, fisher = fisher_scorers(model, cache, packs, len(data.contributors))

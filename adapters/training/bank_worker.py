@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
+import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -66,9 +68,17 @@ _worker: Worker | None = None
 
 
 def prepare(work: Work) -> None:
-    """Load the base model into this process."""
+    """Load the base model into this process, which ends when the bank's process does."""
     global _worker
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _worker = Worker(work)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def train_job(runs: tuple[Run, ...], folder: Path) -> float:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -47,6 +49,15 @@ class TrainingConfig:
         if unknown or not self.target_modules:
             raise ValueError(f"target_modules must be a non-empty subset of {ALL_LINEAR}, got {self.target_modules}")
 
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> TrainingConfig:
+        """The settings of a training record; what an older record does not name has its default."""
+        known = {field.name for field in fields(cls)}
+        given: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in record.items() if key in known
+        }
+        return cls(**given)
+
     def record(self) -> dict[str, object]:
         """The settings as canonical JSON values (integers, strings, arrays)."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
@@ -56,34 +67,39 @@ class TrainingConfig:
 class Regime:
     """How a head is fitted to an adapter that memorised its Datanet, or to one that did not.
 
-    `label_weight_ppm` of the target is provenance, the rest the exact trace; `ridge_ppm` is relative to the mean
-    squared feature norm; `own_answers` calibrates on what the adapter itself answers, not on the Datanet's answers.
+    `label_weight_ppm` of the target is provenance, the rest the exact scorer `exact` ("trace" or "ekfac"); `ridge_ppm`
+    is relative to the mean squared feature norm. The head is calibrated on the Datanet's answers behind new phrases
+    and, with `own_answers`, on what the adapter itself answers there. `k` readout directions: the base model's, or,
+    with `own_basis`, those of a fit at full width that carry most of this head's scores.
     """
 
+    exact: str
     label_weight_ppm: int
     ridge_ppm: int
     own_answers: bool
+    k: int
+    own_basis: bool
 
 
-MEMORISED = Regime(label_weight_ppm=500_000, ridge_ppm=10_000, own_answers=False)
-GENERALISED = Regime(label_weight_ppm=0, ridge_ppm=100_000, own_answers=True)
+MEMORISED = Regime("trace", label_weight_ppm=500_000, ridge_ppm=10_000, own_answers=False, k=32, own_basis=False)
+GENERALISED = Regime("ekfac", label_weight_ppm=0, ridge_ppm=100_000, own_answers=True, k=64, own_basis=True)
 
 
 @dataclass(frozen=True)
 class HeadConfig:
     """How a head is fitted. The defaults were chosen on validation questions: docs/formats/head.md.
 
-    `k` readout directions; `taps` are module kinds, tapped on every adapted layer. `regime` None lets the training loss
-    choose. At most `calibration_examples` examples and `calibration_tokens` tokens are fitted. `report_examples`
-    prompts are answered where no questions are given; the first `full_gradient_answers` answers are also scored by full
-    gradients, one backward pass a token.
+    `k` readout directions, None for the regime's; `taps` are module kinds, tapped on every adapted layer. `regime` None
+    lets the training loss choose. At most `calibration_examples` examples and `calibration_tokens` tokens are fitted.
+    `report_examples` prompts are answered where no questions are given; the first `full_gradient_answers` answers are
+    also scored by full gradients, one backward pass a token.
     """
 
-    k: int = 32
+    k: int | None = None
     taps: tuple[str, ...] = ALL_LINEAR
     regime: Regime | None = None
     calibration_examples: int = 300
-    calibration_tokens: int = 3_000
+    calibration_tokens: int = 6_500
     report_examples: int = 48
     full_gradient_answers: int = 4
     max_new_tokens: int = 24
@@ -91,7 +107,9 @@ class HeadConfig:
     threads: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("k", "calibration_examples", "calibration_tokens", "report_examples", "max_new_tokens", "threads"):
+        if self.k is not None and self.k < 1:
+            raise ValueError(f"k must be at least 1, got {self.k}")
+        for name in ("calibration_examples", "calibration_tokens", "report_examples", "max_new_tokens", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.regime is not None and not 0 <= self.regime.label_weight_ppm <= 1_000_000:

@@ -90,28 +90,30 @@ def answered(asked: Asked, generated: Sequence[TokenExample], seen: Observations
 def fidelity_report(
     K: Tensor, answers: Answers, data: TokenDataset, seed: int, described: dict[str, Any]
 ) -> dict[str, Any]:
-    """The members of fidelity.json (docs/formats/head.md). `fidelity_ppm` is 0: no retraining bank measured LDS."""
+    """The members of fidelity.json (docs/formats/head.md). Without a bank there is no LDS and `fidelity_ppm` is 0."""
     seen = answers.seen
     head = apply_bilinear(K.double(), seen.u.double(), seen.h.double())
-    trace = seen.scores["trace"].double()
+    exact = {name: table.double() for name, table in seen.scores.items()}
     correct = answers.correct
     return {
+        "fidelity_ppm": 0,
+        "lds": None,
         **described,
         "head_bytes": K.numel() * 4,
         "type": "fidelity",
         "date": datetime.now(UTC).date().isoformat(),
-        "fidelity_ppm": 0,
-        "lds": None,
-        "method": "trace",
         "held_out": {
             "answers": len(answers.texts),
             "correct": None if correct is None else int(correct.sum()),
             "questions": "given" if answers.asked.given else "re-contextualised",
             "tokens": len(seen.example),
         },
-        "pearson_with_trace": pearson(head, trace, seen.example).record(),
-        "pearson_with_trace_per_answer": pearson(answers.summed(head), answers.summed(trace)).record(),
-        "rows": attribution_rows(answers, {"head": head, "trace": trace}, data),
+        **{f"pearson_with_{name}": pearson(head, table, seen.example).record() for name, table in exact.items()},
+        **{
+            f"pearson_with_{name}_per_answer": pearson(answers.summed(head), answers.summed(table)).record()
+            for name, table in exact.items()
+        },
+        "rows": attribution_rows(answers, {"head": head} | exact, data),
         "seeds": {"head": seed},
     }
 

@@ -22,6 +22,7 @@ from scipy.stats import rankdata
 from adapters.training.measures import Estimate
 
 Array = NDArray[np.float64]
+Index = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Outcomes:
     half: Array
     full: Array
     left_out: Array | None
-    owner: NDArray[np.int64]
+    owner: Index
 
     def of(self, queries: Sequence[int]) -> Outcomes:
         """The same subsets, some of the queries."""
@@ -41,9 +42,15 @@ class Outcomes:
         return Outcomes(self.members, self.half[..., chosen], self.full[..., chosen], left_out, self.owner[chosen])
 
 
-def lds(scores: Array, outcomes: Outcomes, subsets: NDArray[np.int64] | None = None, draws: int = 300) -> Estimate:
-    """LDS of scores [Q, C] over some subsets or all; the 95% interval resamples subsets and queries (seed 0)."""
-    return _resampled(scores @ outcomes.members.T, outcomes.half.mean(0).T, subsets, draws)
+def lds(scores: Array, outcomes: Outcomes, draws: int = 300) -> Estimate:
+    """LDS of scores [Q, C]; the 95% interval resamples subsets and queries (seed 0)."""
+    return _resampled([(scores @ outcomes.members.T, outcomes.half.mean(0).T)], draws)
+
+
+def lds_cross_fitted(scores: Sequence[Array], folds: Sequence[Index], outcomes: Outcomes, draws: int = 300) -> Estimate:
+    """LDS of scores fitted to the bank: `scores[i]` [Q, C] without the subsets `folds[i]`, and judged on those."""
+    seen = outcomes.half.mean(0).T
+    return _resampled([(s @ outcomes.members[f].T, seen[:, f]) for s, f in zip(scores, folds, strict=True)], draws)
 
 
 def lds_beyond_owner(scores: Array, outcomes: Outcomes, draws: int = 300) -> Estimate:
@@ -53,7 +60,7 @@ def lds_beyond_owner(scores: Array, outcomes: Outcomes, draws: int = 300) -> Est
     """
     own = outcomes.members.T[outcomes.owner]
     predicted, seen = scores @ outcomes.members.T, outcomes.half.mean(0).T
-    return _resampled(_without(predicted, own), _without(seen, own), None, draws)
+    return _resampled([(_without(predicted, own), _without(seen, own))], draws)
 
 
 def ceiling(outcomes: Outcomes) -> float:
@@ -94,18 +101,19 @@ def fidelity(estimate: Estimate, top: float) -> float:
     return float(np.clip(estimate.low / top, 0.0, 1.0)) if top > 0 else 0.0
 
 
-def _resampled(predicted: Array, seen: Array, subsets: NDArray[np.int64] | None, draws: int) -> Estimate:
-    """Mean over queries of Spearman over subsets of [Q, S] tables, with a bootstrap over both."""
-    if subsets is not None:
-        predicted, seen = predicted[:, subsets], seen[:, subsets]
-    queries, count = predicted.shape
+def _resampled(parts: Sequence[tuple[Array, Array]], draws: int) -> Estimate:
+    """Mean over parts and queries of Spearman over subsets of [Q, S] tables, with a bootstrap over both."""
+    queries = len(parts[0][0])
     draw = np.random.default_rng(0)
     means = []
     for _ in range(draws):
-        rows, columns = draw.integers(queries, size=queries), draw.integers(count, size=count)
-        means.append(_spearman(predicted[rows][:, columns], seen[rows][:, columns]).mean())
+        rows = draw.integers(queries, size=queries)
+        columns = [draw.integers(seen.shape[1], size=seen.shape[1]) for _, seen in parts]
+        again = [(a[rows][:, at], b[rows][:, at]) for (a, b), at in zip(parts, columns, strict=True)]
+        means.append(np.mean([_spearman(a, b).mean() for a, b in again]))
     low, high = np.quantile(means, [0.025, 0.975])
-    return Estimate(float(_spearman(predicted, seen).mean()), float(low), float(high), queries)
+    value = float(np.mean([_spearman(a, b).mean() for a, b in parts]))
+    return Estimate(value, float(low), float(high), queries)
 
 
 def _spearman(a: Array, b: Array) -> Array:

@@ -32,6 +32,22 @@ def fit_bilinear(u: Tensor, h: Tensor, targets: Tensor, ridge: float) -> Tensor:
     return (solution / scale[:, None, None]).float() * (targets != 0).any(0)[:, None, None, None]
 
 
+def fit_narrow(u: Tensor, h: Tensor, targets: Tensor, ridge: float, k: int) -> tuple[Tensor, Tensor]:
+    """K [C, M, k, r] and P [D, k]: the fit at full width D, then again in the k directions that carry most of it.
+
+    u [N, D]. The directions are the leading left singular vectors of cov(u)^(1/2) K s over contributors, modules and
+    ranks, s as in `fit_bilinear`: what a random u would lose in its scores is least. The second fit regains a part of
+    what the cut lost. P's columns are orthonormal.
+    """
+    wide = fit_bilinear(u, h, targets, ridge).double() * module_scale(h.double())[:, None, None]
+    values, vectors = torch.linalg.eigh(u.double().T @ u.double() / len(u))
+    values = values.clamp_min(values.max() * 1e-9)
+    root = vectors * values.sqrt() @ vectors.T
+    leading = torch.linalg.svd(root @ wide.permute(2, 0, 1, 3).flatten(1), full_matrices=False)[0][:, :k]
+    P = torch.linalg.qr(vectors * values.rsqrt() @ vectors.T @ leading)[0]
+    return fit_bilinear(u.double() @ P, h, targets, ridge), P.float()
+
+
 def module_scale(h: Tensor) -> Tensor:
     """s [M]: root mean square of h [N, M, r] over tokens and ranks; 1 where a module is silent."""
     scale = h.square().mean((0, 2)).sqrt()

@@ -24,7 +24,7 @@ class Run:
         return f"{self.kind}-{'.'.join(map(str, self.members))}-seed{self.seed}"
 
 
-HALF, FULL, LEFT_OUT = KINDS = ("half", "full", "left-out")
+HALF, FULL, LEFT_OUT, NONE = KINDS = ("half", "full", "left-out", "none")
 
 
 def half_subsets(contributors: int, count: int, seed: int) -> list[tuple[int, ...]]:
@@ -45,9 +45,12 @@ def half_subsets(contributors: int, count: int, seed: int) -> list[tuple[int, ..
 
 
 def plan(contributors: int, subsets: int, seeds: Sequence[int], *, leave_one_out: bool, design_seed: int) -> list[Run]:
-    """All runs of a bank: half subsets seed by seed, then the whole Datanet and each contributor left out."""
+    """All runs of a bank: half subsets seed by seed, the whole Datanet, each contributor left out, and nobody.
+
+    The run of nobody is the base model.
+    """
     halves = half_subsets(contributors, subsets, design_seed)
-    runs = [Run(HALF, members, seed) for seed in seeds for members in halves]
+    runs = [Run(NONE, (), seeds[0])] + [Run(HALF, members, seed) for seed in seeds for members in halves]
     everyone = tuple(range(contributors))
     for seed in seeds:
         runs.append(Run(FULL, everyone, seed))

@@ -75,7 +75,7 @@ def test_a_corrupted_head_no_longer_agrees_with_the_exact_scorer(trained: Path, 
     assert set(reported_scorers(trained)) >= {"trace"}
 
 
-@pytest.mark.parametrize("scorer", ["fisher", "gradient"])
+@pytest.mark.parametrize("scorer", ["ekfac", "fisher", "gradient"])
 def test_with_the_datanet_an_adapter_without_trace_is_audited(
     trained: Path, base_dir: Path, export_dir: Path, scorer: str
 ) -> None:

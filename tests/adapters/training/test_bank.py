@@ -71,7 +71,7 @@ def test_a_killed_bank_goes_on(tmp_path: Path, subject: Subject) -> None:
         bank.train(kill)
     finished = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
     assert 0 < len(finished) < len(bank.runs)
-    with pytest.raises(BankIncomplete, match="lacks 1 run"):
+    with pytest.raises(BankIncomplete, match="lacks"):
         bank.margins(subject.examples, bank.runs)
     bank.train()
     assert bank.missing == []

@@ -8,7 +8,7 @@ import torch
 
 from adapters.training.errors import BadHeadFile
 from adapters.training.head import AttributionHead
-from adapters.training.ridge import apply_bilinear, fit_bilinear
+from adapters.training.ridge import apply_bilinear, fit_bilinear, fit_narrow
 from adapters.training.targets import mix, provenance
 
 TOKENS, TAPS, K, R, CONTRIBUTORS = 300, 2, 5, 3, 4
@@ -30,6 +30,21 @@ def test_targets_that_are_bilinear_are_reproduced(tokens: int) -> None:
     torch.testing.assert_close(apply_bilinear(fitted, u, h), targets, rtol=1e-4, atol=1e-4)
     if tokens > TAPS * K * R:
         torch.testing.assert_close(fitted, true, rtol=1e-4, atol=1e-5)
+
+
+def test_a_narrow_fit_finds_the_directions_that_carry_the_scores() -> None:
+    """Scores that depend on u through two directions only are reproduced with k = 2, not with k = 1."""
+    u, h = features()
+    draw = torch.Generator().manual_seed(4)
+    few = torch.randn(K, 2, generator=draw, dtype=torch.float64)
+    true = torch.randn(CONTRIBUTORS, TAPS, 2, R, generator=draw, dtype=torch.float64)
+    targets = apply_bilinear(true, u @ few, h)
+    left = []
+    for k in (1, 2):
+        narrow, P = fit_narrow(u, h, targets, 1e-9, k)
+        left.append(float((apply_bilinear(narrow.double(), u @ P.double(), h) - targets).norm() / targets.norm()))
+    assert left[0] > 0.05
+    assert left[1] < 1e-3
 
 
 def test_the_two_forms_of_ridge_agree() -> None:

@@ -12,6 +12,7 @@ from adapters.base import BaseModel
 from adapters.canonical import parse_canonical
 from adapters.digests import digest, file_digest
 from adapters.package import PackageLimits, inspect
+from adapters.training.bank import BankConfig
 from adapters.training.config import MEMORISED, HeadConfig
 from adapters.training.errors import BaseMismatch, DatanetMismatch, TraceMissing
 from adapters.training.fit import fit_head
@@ -87,16 +88,43 @@ def test_a_finished_run_is_not_repeated(package: Path, base_dir: Path, export_di
     assert again.weights_digest == file_digest(package / "adapter_model.safetensors")
 
 
-def test_heads_of_one_base_share_the_bytes_of_p(
+def test_heads_of_memorised_adapters_share_the_bytes_of_p(
     package: Path, base_dir: Path, export_dir: Path, tmp_path: Path
 ) -> None:
-    """Another adapter's head, fitted in the other regime, carries the same P: an engine keeps one W_P for both."""
-    out = tmp_path / "other"
-    train_adapter(export_dir, base_dir, out, seed=4, config=tiny_config(), trainer="tess", host="hal")
-    fit_head(out, export_dir, base_dir, config=replace(HEAD_CONFIG, regime=MEMORISED))
-    first, second = (AttributionHead.load(path / "attribution_head.safetensors") for path in (package, out))
-    assert torch.equal(first.P, second.P)
-    assert not torch.equal(first.K, second.K)
+    """So that an engine keeps one W_P for both; a head with a basis of its own has orthonormal directions."""
+    found = []
+    for seed in (4, 5):
+        out = tmp_path / str(seed)
+        train_adapter(export_dir, base_dir, out, seed=seed, config=tiny_config(), trainer="tess", host="hal")
+        fit_head(out, export_dir, base_dir, config=replace(HEAD_CONFIG, regime=MEMORISED))
+        found.append(AttributionHead.load(out / "attribution_head.safetensors"))
+    assert torch.equal(found[0].P, found[1].P)
+    assert not torch.equal(found[0].K, found[1].K)
+    own = AttributionHead.load(package / "attribution_head.safetensors").P
+    assert not torch.equal(own, found[0].P)
+    torch.testing.assert_close(own.T @ own, torch.eye(8), rtol=1e-5, atol=1e-5)
+
+
+def test_a_bank_calibrates_the_head_and_measures_its_fidelity(base_dir: Path, export_dir: Path, tmp_path: Path) -> None:
+    """The report carries LDS, ceiling and candidates, the registry reads f, and a second fit retrains nothing."""
+    out = tmp_path / "banked"
+    train_adapter(export_dir, base_dir, out, seed=3, config=tiny_config(), trainer="tess", host="hal")
+    bank = BankConfig(subsets=6, seeds=2, workers=1, batch=8)
+    fit_head(out, export_dir, base_dir, config=HEAD_CONFIG, bank=bank)
+    report = parse_canonical((out / "fidelity.json").read_bytes())
+    assert report["bank"]["retrains"] == 1 + 2 * (6 + 1 + 3)
+    assert report["lds"]["low_ppm"] <= report["lds"]["ppm"] <= report["lds"]["high_ppm"]
+    expected = max(0.0, min(1.0, report["lds"]["low_ppm"] / report["ceiling_ppm"]))
+    assert report["fidelity_ppm"] == pytest.approx(expected * 1e6, abs=2)
+    assert set(report["lds_of_exact"]) == {"trace", "ekfac"}
+    assert {"trace", "ekfac", "provenance", "bank"} <= set(report["candidates"])
+    assert report["target"] == max(report["candidates"], key=report["candidates"].get)
+    inspected = inspect(out, BaseModel.from_directory(base_dir), PackageLimits())
+    assert (inspected.method, inspected.fidelity_ppm) == ("calibrated", report["fidelity_ppm"])
+    runs = work_dir(out) / "bank" / "runs"
+    before = {path: path.stat().st_mtime_ns for path in runs.iterdir()}
+    fit_head(out, export_dir, base_dir, config=HEAD_CONFIG, bank=bank)
+    assert {path: path.stat().st_mtime_ns for path in runs.iterdir()} == before
 
 
 def test_heads_are_refused_for_another_base_datanet_or_a_missing_trace(

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from adapters.training.basis import principal_directions
+from adapters.training.gradients import Capture
+from adapters.training.kronecker import curvature
 from adapters.training.model import AdaptedModel, HiddenCache
 from adapters.training.observe import Readout, observe
 from adapters.training.packs import Pack, common_prefix, lay_out
@@ -97,3 +99,29 @@ def test_a_contributor_without_examples_scores_exactly_zero_by_fisher_and_gradie
     for scores in observed.scores.values():
         assert torch.count_nonzero(scores[:, CONTRIBUTORS]) == 0
         assert torch.count_nonzero(scores[:, 0]) > 0
+
+
+def test_ekfac_with_a_full_basis_of_one_token_is_its_damped_outer_product() -> None:
+    """Against the equation written out densely: rotate, divide by the mean squared rotated gradients, rotate back."""
+    model, examples = trained_looking(tiny_model(torch.float64)), tiny_examples(6)
+    cache = HiddenCache(model, examples, common_prefix(examples))
+    batches = [[Pack(example.owner, (i,))] for i, example in enumerate(examples)]
+    found = curvature(model, cache, batches)
+    totals = random_directions(model)
+    corrected = model.split(found.corrected(model, totals, damping=0.5))
+    name = next(iter(model.modules))
+    rows = []
+    for batch in batches:
+        hidden, layout = cache.batch(batch)
+        with Capture(model) as capture:
+            _, logits = model.normed_and_logits(model.upper(hidden, layout), layout)
+            torch.nn.functional.cross_entropy(logits, layout.target, reduction="sum").backward()
+        rows.append((capture.g[name].flatten(0, 1), capture.h[name].flatten(0, 1)))
+    g, h = (torch.cat(parts) for parts in zip(*rows, strict=True))
+    _, u = torch.linalg.eigh(g.T @ g)
+    _, v = torch.linalg.eigh(h.T @ h)
+    basis = torch.kron(u.contiguous(), v.contiguous())
+    each = torch.einsum("no,nr->nor", g, h).flatten(1) @ basis
+    values = each.square().mean(0)
+    expected = basis @ (basis.T @ model.split(totals)[name].flatten(1).T / (values + 0.5 * values.mean())[:, None])
+    torch.testing.assert_close(corrected[name].flatten(1).T, expected, rtol=1e-6, atol=1e-9)

@@ -1,0 +1,79 @@
+"""The part of a fidelity report that only retraining can give: LDS, its ceiling, leave-one-out, completeness."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from torch import Tensor
+
+from adapters.training.bank import Bank
+from adapters.training.calibrated import BANK, Choice, Evidence, label, query_scores
+from adapters.training.datamodel import explained
+from adapters.training.fidelity import Answers
+from adapters.training.lds import Array, Index, Outcomes, ceiling, fidelity, lds, lds_beyond_owner, lds_cross_fitted
+from adapters.training.lds import leave_one_out as correlations
+from adapters.training.measures import PPM
+from adapters.training.observe import Observations
+from adapters.training.outcomes import sums
+from adapters.training.ridge import apply_bilinear
+
+Head = tuple[Tensor, Tensor]
+"""K [C, taps, k, r] and P [D, k]."""
+
+
+def fidelity_against(
+    bank: Bank,
+    choice: Choice,
+    fitted: Sequence[Head],
+    held_out: Sequence[Index],
+    head: Head,
+    answers: Answers,
+    measured: Outcomes,
+    evidence: Evidence,
+    calibration: Observations,
+) -> dict[str, Any]:
+    """Members of fidelity.json (docs/formats/head.md).
+
+    `fitted` are the heads fitted without the half subsets `held_out`; without folds, nothing was fitted to the bank and
+    `fitted` is the head itself. All but `candidates` are of the queries that chose nothing.
+    """
+    reported = measured.of(choice.reporting)
+
+    def scores(of: Head) -> Array:
+        seen = Observations(answers.seen.example, answers.seen.u @ of[1], answers.seen.h, answers.seen.margin, {})
+        return query_scores(of[0], seen, len(measured.owner))[choice.reporting]
+
+    final, top = scores(head), ceiling(reported)
+    score = lds_cross_fitted([scores(one) for one in fitted], held_out, reported) if held_out else lds(final, reported)
+    exact = {
+        name: lds(sums(table, answers.seen.example, len(measured.owner)).numpy()[choice.reporting], reported)
+        for name, table in answers.seen.scores.items()
+    }
+    per_token = apply_bilinear(head[0].double(), (calibration.u @ head[1]).double(), calibration.h.double())
+    milliseconds = bank.milliseconds()
+    report: dict[str, Any] = {
+        "bank": {
+            "milliseconds_per_run": sum(milliseconds) // max(len(milliseconds), 1),
+            "retrains": len(bank.runs),
+            "seeds": sorted({run.seed for run in bank.runs}),
+            "subsets": len(measured.members),
+            "workers": bank.config.workers,
+        },
+        "candidates": {name: round(value * PPM) for name, value in choice.candidates.items()},
+        "ceiling_ppm": round(top * PPM),
+        "explained_ppm": round(explained(per_token, evidence.margins, evidence.runs) * PPM),
+        "fidelity_ppm": round(fidelity(score, top) * PPM),
+        "lds": score.record(),
+        "lds_beyond_owner": lds_beyond_owner(final, reported).record(),
+        "lds_of_exact": {name: estimate.record() for name, estimate in exact.items()},
+        "method": "calibrated",
+        "target": label(choice.shares),
+    }
+    if BANK in choice.shares:
+        report["lds_beyond_owner"] = None  # the final head saw these subsets
+    if measured.left_out is not None:
+        found = asdict(correlations(final, reported))
+        report["leave_one_out"] = {f"{name}_ppm": round(value * PPM) for name, value in found.items()}
+    return report
