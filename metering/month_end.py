@@ -36,8 +36,8 @@ def finalise_due(
 ) -> list[dict[str, Any]]:
     """Finalise each month that is over and was never invoiced, of every tenant (or only `period`); the new invoices.
 
-    Run twice, or by several at once, it makes each invoice once. A month whose invoice was voided is left to the
-    operator. Refuses `period_not_a_month`, `period_not_over`; raises PeriodInvalid.
+    Run twice, or by several at once, it makes each invoice once. A month in which all was free has none, and one whose
+    invoice was voided is left to the operator. Refuses `period_not_a_month`, `period_not_over`; raises PeriodInvalid.
     """
     time_us = now_us() if at_us is None else at_us
     if period is not None:
@@ -49,8 +49,9 @@ def finalise_due(
     running = current_month(time_us - CLOSING_US)
     with ledger.store.read() as connection:
         due = connection.execute(
-            "SELECT DISTINCT u.tenant, substr(u.day, 1, 7) FROM usage_totals u WHERE u.day < ? AND NOT EXISTS"
-            " (SELECT 1 FROM invoices i WHERE i.tenant = u.tenant AND i.period = substr(u.day, 1, 7)) ORDER BY 2, 1",
+            "SELECT u.tenant, substr(u.day, 1, 7) FROM usage_totals u WHERE u.day < ? AND NOT EXISTS"
+            " (SELECT 1 FROM invoices i WHERE i.tenant = u.tenant AND i.period = substr(u.day, 1, 7))"
+            " GROUP BY u.tenant, substr(u.day, 1, 7) HAVING sum(u.amount_nanos) > 0 ORDER BY 2, 1",
             (f"{running}-01",),
         )
     made = []

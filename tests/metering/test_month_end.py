@@ -95,6 +95,14 @@ def test_a_voided_month_is_left_to_the_operator(market, settler, month):
     assert finalise_invoice(market.ledger, "acme", month, at_us=at_us)["number"] == "INV-000002"
 
 
+def test_a_month_in_which_all_was_free_has_no_invoice(market, settler, month):
+    """Whoever only had canaries gets no invoice of nothing."""
+    market.ledger.credit("topup-2", "beta", 10**9).require()
+    market.serve(2, tenant="beta", purpose="canary")
+    settler.drain()
+    assert finalise_due(market.ledger, at_us=parse_period(month).end_us + MINUTE_US) == []
+
+
 def test_a_named_month_must_be_one_that_is_over(used, month):
     """By command for one month: a day, the running month and nonsense are refused by name."""
     for period, status in ((f"{month}-01", "period_not_a_month"), (month, "period_not_over")):
