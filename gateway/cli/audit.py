@@ -17,6 +17,7 @@ from gateway.cli.money import fetch_receipt
 from gateway.cli.output import Json, emit, errors, facts, table
 
 GOOD = ("ok", "unmeasured")
+SCORERS = ("trace", "in_run", "ekfac", "fisher", "gradient")
 Account = Annotated[str | None, typer.Option("--account", help="another account (operator)")]
 
 
@@ -44,7 +45,7 @@ def run(
     packages: Annotated[Path | None, typer.Option(help="installed packages; $DATA/adapters by default")] = None,
     traces: Annotated[Path | None, typer.Option(help="directory of training traces; $DATA/trained by default")] = None,
     datanet: Annotated[Path | None, typer.Option(help="export of the Datanet version, to score without trace")] = None,
-    scorer: Annotated[str | None, typer.Option(help="trace, in_run, fisher or gradient")] = None,
+    scorer: Annotated[str | None, typer.Option(help=", ".join(SCORERS))] = None,
     as_json: Json = False,
 ) -> int:
     """Score one request again: served against exact, per contributor. Exit code 1 on drift or a changed text."""
@@ -52,7 +53,7 @@ def run(
     event = _event(receipt)
     if event["data"]["adapter"] is None or event["data"]["head"] is None:
         raise Failure(USAGE, f"{event['id']} was answered without attribution head: nothing was scored (head_missing)")
-    if scorer not in (None, "trace", "in_run", "fisher", "gradient"):
+    if scorer not in (None, *SCORERS):
         raise Failure(USAGE, f"there is no exact scorer {scorer!r}")
     if datanet is not None and not datanet.exists():
         raise Failure(USAGE, f"there is no export at {datanet} (datanet_missing)")
