@@ -196,6 +196,12 @@ async def unpin(digest: str, request: Request) -> JSONResponse:
     return JSONResponse({"unpinned": digest})
 
 
+@router.post("/adapters/{digest}/evict")
+async def evict(digest: str, request: Request) -> JSONResponse:
+    """Forgets an adapter that nobody uses: its next request reads it from disk."""
+    return JSONResponse({"evicted": await request.app.state.residency.evict(digest)})
+
+
 @router.get("/engine")
 async def engine(request: Request) -> JSONResponse:
     """What this engine serves and holds: base model, limits, versions, and where each adapter is."""

@@ -110,6 +110,7 @@ class HeadStore:
         self._unembedding = unembedding
         self._g = norm_weight.float()
         self._tap_index = taps
+        self.tapped: set[int] = set()  # rows of the tap buffer that some head reads
         self._heads: dict[int, Seated] = {}
         self._banks: dict[tuple, Bank] = {}
         self._projections: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -130,23 +131,29 @@ class HeadStore:
         if narrow:
             raise HeadMismatchError(f"{directory}: the adapter's rank in {narrow[:3]} is below {head.K.shape[3]}")
         self.forget(adapter_id)
+        # Nothing is kept before all is allocated: whoever runs out of memory leaves no half-seated head behind.
+        tables = self._projections.get(head.basis) or self._project(head.P.to(self._g.device))
         bank = self._bank(head)
-        K = head.K.to(self._g.device)
-        self._heads[adapter_id] = Seated(len(head.contributors), head.basis, bank, bank.place(K))
-        if head.basis not in self._projections:
-            P = head.P.to(self._g.device)
-            W_P = self._unembedding.float() @ (self._g[:, None] * P)
-            # u is a difference of averages of rows, so a constant row drops out of it; without the mean row the sum
-            # over the vocabulary rounds less.
-            W_P -= W_P.mean(dim=0)
-            self._projections[head.basis] = (W_P, P / self._g[:, None])
+        row = bank.place(head.K.to(self._g.device))
+        self._projections[head.basis] = tables
+        self._heads[adapter_id] = Seated(len(head.contributors), head.basis, bank, row)
         return bank.K[0].numel() * bank.K.element_size()
+
+    def _project(self, P: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """W_P and diag(1/g) P."""
+        W_P = self._unembedding.float() @ (self._g[:, None] * P)
+        # u is a difference of averages of rows, so a constant row drops out of it; without the mean row the sum over
+        # the vocabulary rounds less.
+        W_P -= W_P.mean(dim=0)
+        return W_P, P / self._g[:, None]
 
     def _bank(self, head: Head) -> Bank:
         m = max(MIN_BANK_CONTRIBUTORS, 1 << (len(head.contributors) - 1).bit_length())
         key = (head.taps, m, *head.K.shape[2:])
         if key not in self._banks:
-            taps = torch.tensor([self._tap_index[tap] for tap in head.taps], device=self._g.device)
+            rows = [self._tap_index[tap] for tap in head.taps]
+            self.tapped.update(rows)
+            taps = torch.tensor(rows, device=self._g.device)
             self._banks[key] = Bank(taps, (m, *head.K.shape[1:]), self._g.device)
         return self._banks[key]
 

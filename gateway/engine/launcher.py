@@ -141,7 +141,7 @@ def introduce(state: Any, adapter: Any) -> None:
     from vllm.lora.request import LoRARequest
 
     known = state.openai_serving_models.lora_requests
-    if adapter.digest not in known:
+    if adapter.digest not in known or known[adapter.digest].lora_int_id != adapter.adapter_id:
         known[adapter.digest] = LoRARequest(adapter.digest, adapter.adapter_id, str(adapter.path))
 
 

@@ -92,6 +92,22 @@ class Residency:
             self._entries[digest].pinned = False
             self._released.set()
 
+    async def evict(self, digest: str) -> bool:
+        """Forgets an adapter as if it had never been loaded; False when it is pinned or in use.
+
+        Its next request gives it a new id, so that what a slot still holds of it is not taken for it.
+        """
+        async with self._one_load:
+            entry = self._entries.get(digest)
+            if entry is None:
+                return True
+            if entry.leases or entry.pinned:
+                return False
+            del self._entries[digest]
+            if entry.resident:
+                self._shared_bytes = await self._loader.drop(entry.adapter_id)
+            return True
+
     @property
     def host_bytes(self) -> int:
         """What adapters and heads take in host memory."""

@@ -140,6 +140,7 @@ def install_attribution(worker: Any) -> HeadStore:
     model = runner.get_model()
     unembedding = model.lm_head.weight.data[: worker.model_config.get_vocab_size()]
     heads = HeadStore(unembedding, model.model.norm.weight.data, taps.index)
+    taps.wanted = heads.tapped
     runner.scorer = StepScorer(heads, taps)
     return heads
 

@@ -27,6 +27,7 @@ class TapBuffer:
         self.index = {name: row for row, name in enumerate(names)}
         self.max_rank = max_rank
         self._modules = dict(modules)
+        self.wanted: set[int] | None = None  # rows that are read; None: all
         self.static = Taps(len(names), max_tokens, max_rank, torch.float32, device)
         self.h = self.static.kept
 
@@ -38,7 +39,7 @@ class TapBuffer:
     def write(self, address: int, index: int, rows: torch.Tensor | None, h: torch.Tensor) -> None:
         """Keeps h [tokens, rank] of one slice of the module at `address`, for the given token rows (None: all)."""
         tap = self._modules.get(address)
-        if tap is None:
+        if tap is None or (self.wanted is not None and tap[index] not in self.wanted):
             return
         target = self.h[tap[index], :, : h.shape[1]]
         if rows is None:

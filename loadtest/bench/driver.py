@@ -114,9 +114,10 @@ class Endpoint:
                 raise Unreachable(f"{self.url}: the stream broke off")
             return Answer(pieces, usage["completion_tokens"], response.headers.copy())
 
-    async def post(self, path: str, body: Mapping[str, Any]) -> tuple[int, str]:
-        """Any other call; status and text."""
-        async with self._session.post(f"{self.url}{path}", data=orjson.dumps(body), headers=self._headers) as response:
+    async def post(self, path: str, body: Mapping[str, Any], *, at_root: bool = False) -> tuple[int, str]:
+        """Any other call, below /v1 or at the server's root; status and text."""
+        url = self.url.removesuffix("/v1") if at_root else self.url
+        async with self._session.post(f"{url}{path}", data=orjson.dumps(body), headers=self._headers) as response:
             return response.status, await response.text()
 
 

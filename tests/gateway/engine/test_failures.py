@@ -25,6 +25,7 @@ pytestmark = pytest.mark.engine
 
 HEAD, WEIGHTS = "attribution_head.safetensors", "adapter_model.safetensors"
 SLOTS, GOOD = 2, 4
+HEADROOM = 120 << 20  # what the worker may still take when an adapter needs 200 MB
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +82,15 @@ def strange_tap(package: Path) -> None:
         metadata = tensors.metadata()
     taps = ["model.layers.0.nowhere", *json.loads(metadata["taps"])[1:]]
     save_file(load_file(package / HEAD), package / HEAD, metadata | {"taps": json.dumps(taps)})
+
+
+def wide_basis(file: Path, k: int) -> None:
+    """A head for one tap with so many directions that W_P takes 49152 x k x 4 bytes, and the file 100 times less."""
+    with safe_open(file, framework="pt") as tensors:
+        metadata = tensors.metadata()
+    taps, contributors = json.loads(metadata["taps"])[:1], len(json.loads(metadata["contributors"]))
+    tensors = {"K": torch.zeros(contributors, 1, k, 8), "P": torch.randn(576, k)}
+    save_file(tensors, file, metadata | {"taps": json.dumps(taps)})
 
 
 def cut(file: str):
@@ -204,6 +214,34 @@ def test_more_adapters_at_once_than_slots_and_memory(engine: Engine, adapters: P
         assert answer.meter["adapter"] == answer.package.name
         [(prompt, tokens, served)] = answer.rows()
         assert agree(served, recomputer.scores(answer.package, prompt, tokens))
+
+
+def test_out_of_memory_while_an_adapter_is_loaded(engine: Engine, adapters: Path) -> None:
+    """The worker may take no more memory than a head's tables need: a named error for it alone, and nothing is kept."""
+    greedy = broken(adapters, "5", lambda package: wide_basis(package / HEAD, k=1024))
+    worker = next(p for p in psutil.Process(engine.process.pid).children(recursive=True) if "Worker" in p.name())
+    before, limits = engine.get("/openledger/engine").json()["attribution"], worker.rlimit(psutil.RLIMIT_AS)
+
+    async def scenario() -> tuple[Answer, Answer]:
+        async with engine.client() as http:
+            other = asyncio.create_task(neighbour(http))
+            while not any(one["leases"] for one in engine.residency().values()):
+                await asyncio.sleep(0.05)
+            worker.rlimit(psutil.RLIMIT_AS, (worker.memory_info().vms + HEADROOM, limits[1]))
+            try:
+                return await ask(http, greedy, "Hello"), await other
+            finally:
+                worker.rlimit(psutil.RLIMIT_AS, limits)
+
+    refusal, answer = asyncio.run(scenario())
+    assert (refusal.status, refusal.body["error"]["code"]) == (503, "adapter_load_failed"), refusal.body
+    assert "out of memory" in refusal.body["error"]["message"]
+    assert unharmed(answer)
+    after = engine.get("/openledger/engine").json()
+    assert after["attribution"]["head_bytes"] <= before["head_bytes"] + HEADROOM // 8
+    assert after["residency"]["host_bytes"] < after["residency"]["host_limit_bytes"]
+    [served] = run(engine, lambda http: ask(http, good(0), "Hello", package=adapters / good(0)))
+    assert (served.status, served.meter["unscored_tokens"]) == (200, 0)
 
 
 def test_a_client_that_disconnects_leaves_no_lease(engine: Engine) -> None:

@@ -149,3 +149,17 @@ async def test_resident_adapters_do_not_wait_for_a_cold_one(residency: Residency
     await asyncio.wait_for(visit(residency, "a"), 0.01)
     loader.gate.set()
     await cold
+
+
+async def test_an_evicted_adapter_is_read_again_under_a_new_id(residency: Residency, loader: Loader) -> None:
+    """Not while it is used or pinned; what a slot holds under its old id is never taken for it."""
+    async with residency.lease("a") as first:
+        assert not await residency.evict("a")
+    await residency.pin("b")
+    assert not await residency.evict("b")
+    assert await residency.evict("never seen")
+    assert await residency.evict("a")
+    assert loader.held == {2}
+    async with residency.lease("a") as again:
+        assert again.adapter_id not in (first.adapter_id, 2)
+    assert loader.loads == ["a", "b", "a"]
