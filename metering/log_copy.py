@@ -51,6 +51,15 @@ def fetch_log(read: Callable[[str], bytes], directory: Path) -> Checkpoint:
     return checkpoint
 
 
+def accept_head(directory: Path, size: int) -> None:
+    """Make the head that was fetched, and verified, the copy's; partial tiles of smaller trees go."""
+    (directory / f"new-{CHECKPOINT}").replace(directory / CHECKPOINT)
+    kept = {directory / path for path in tile_paths(size)}
+    for partial in directory.glob("tile/**/*.p/*"):
+        if partial not in kept:
+            partial.unlink()
+
+
 def tile_paths(size: int) -> Iterator[str]:
     """Every entry bundle and tile of a tree of `size` leaves; the last of each level is partial."""
     count, level = size, "entries"

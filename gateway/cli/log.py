@@ -91,7 +91,7 @@ def fetch(
 ) -> None:
     """Copy the whole log, or bring a copy up to date, and verify it: it must extend what the copy had."""
     from metering.errors import LogInvalid
-    from metering.log_copy import CHECKPOINT, fetch_log, verify_log
+    from metering.log_copy import CHECKPOINT, accept_head, fetch_log, verify_log
 
     believed = read_policy(policy)
     keys = read_public_keys(log_key, believed)
@@ -102,7 +102,7 @@ def fetch(
         found = verify_log(directory, keys, saved=saved, policy=believed, name=f"new-{CHECKPOINT}")
     except LogInvalid as error:
         raise Failure(FINDING, f"{error}; the copy's checkpoint was not changed") from None
-    os.replace(directory / f"new-{CHECKPOINT}", head)
+    accept_head(directory, found.checkpoint.size)
     emit(as_json, _document(found), f"{directory} holds: {found.checkpoint.size} entries of {found.checkpoint.origin}")
 
 

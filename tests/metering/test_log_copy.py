@@ -8,7 +8,7 @@ import pytest
 
 from metering.errors import LogInvalid
 from metering.log import append_entry, latest_checkpoint
-from metering.log_copy import fetch_log, tile_paths, verify_log
+from metering.log_copy import accept_head, fetch_log, tile_paths, verify_log
 from metering.log_key import rotate_key
 from metering.note import NoteSigner, parse_checkpoint, split_note
 from metering.receipt import build_receipt, verify_receipt
@@ -23,8 +23,7 @@ def head_of(market) -> tuple[str, int, bytes]:
 
 def take(market, directory: Path) -> None:
     """Fetch, and take the fetched head for the copy's."""
-    fetch_log(lambda path: tile(market.ledger, path)[0], directory)
-    (directory / "new-checkpoint").replace(directory / "checkpoint")
+    accept_head(directory, fetch_log(lambda path: tile(market.ledger, path)[0], directory).size)
 
 
 def grow(market, settler, count: int) -> None:
@@ -106,6 +105,25 @@ def test_a_rewritten_or_shrunk_log_is_found(market, settler, tmp_path):
     stranger = NoteSigner("other.example/log", b"\1" * 32)
     with pytest.raises(LogInvalid):
         verify_log(directory, keys(market), saved=[stranger.sign(f"{stranger.name}\n5\n{'A' * 43}=\n")])
+
+
+def test_a_copy_that_is_brought_up_to_date_keeps_no_stale_tiles(market, settler, tmp_path):
+    """After each fetch it holds exactly the head's tiles, and what is there is not asked for again."""
+    copy, asked = tmp_path / "copy", []
+    for count in (5, 260, 261):  # the first of them are known already
+        grow(market, settler, count)
+        asked.append(0)
+
+        def read(path: str) -> bytes:
+            asked[-1] += 1
+            return tile(market.ledger, path)[0]
+
+        size = fetch_log(read, copy).size
+        accept_head(copy, size)
+        files = {str(file.relative_to(copy)) for file in copy.rglob("*") if file.is_file()}
+        assert files == {"checkpoint", *tile_paths(size)}
+        verify_log(copy, keys(market))
+    assert asked == [3, 6, 3]  # at last: the head, a partial bundle and a partial tile
 
 
 def test_paths_of_a_large_log():
