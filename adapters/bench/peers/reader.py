@@ -79,14 +79,15 @@ class World:
 
     @cached_property
     def peft_model(self) -> Any:
-        """The adapted base model, fp32, frozen but for B."""
+        """The adapted base model, frozen but for B: the base in the dtype the run read it in, the LoRA in fp32."""
         from peft import PeftModel
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 
         logging.disable_progress_bar()
+        dtype = getattr(torch, self.facts["training"].get("dtype", "float32"))
         base = AutoModelForCausalLM.from_pretrained(
-            self.facts["base"], dtype=torch.float32, local_files_only=True, attn_implementation="eager"
+            self.facts["base"], dtype=dtype, local_files_only=True, attn_implementation="eager"
         )
         model = PeftModel.from_pretrained(base, str(self.directory / "package")).eval()
         for name, parameter in model.named_parameters():
@@ -117,7 +118,7 @@ class World:
         """`Upper.enter` of all sequences, kept beside the world: no adapter is below, and every row needs it."""
         path = self.directory / "peers" / ".entered.safetensors"
         kept = load_file(path) if path.is_file() else None
-        if kept is not None and torch.equal(kept["ids"], ids) and kept["hidden"].dtype == self.upper.norm.weight.dtype:
+        if kept is not None and torch.equal(kept["ids"], ids) and self.upper.norm.weight.dtype != torch.float64:
             return kept["hidden"]
         hidden = torch.cat([self.upper.enter(ids[i : i + 16]) for i in range(0, len(ids), 16)])
         path.parent.mkdir(exist_ok=True)
@@ -161,14 +162,15 @@ class Upper(nn.Module):
     def enter(self, ids: Tensor) -> Tensor:
         """[b, T, D] at the first adapted layer. Padding on the right changes nothing to its left."""
         decoder = self._below[0].model
-        hidden = decoder.embed_tokens(ids)
+        hidden = decoder.embed_tokens(ids)  # what is returned is fp32 or wider: peers digest it, some through numpy
         mask, rotary = self._frame(hidden)
         for layer in decoder.layers[: self._first]:
             hidden = layer(hidden, attention_mask=mask, position_embeddings=rotary)
-        return hidden
+        return hidden.float() if hidden.dtype == torch.bfloat16 else hidden
 
     def residual(self, hidden: Tensor) -> Tensor:
         """[b, T, D] before the final norm."""
+        hidden = hidden.to(self.norm.weight.dtype)
         mask, rotary = self._frame(hidden)
         for layer in self.layers:
             hidden = layer(hidden, attention_mask=mask, position_embeddings=rotary)
@@ -178,7 +180,7 @@ class Upper(nn.Module):
         """[b] summed log p of the targets, or their summed margin log p - log(1 - p), in nats."""
         residual = self.residual(hidden)
         chosen = residual.gather(1, at[:, :, None].expand(-1, -1, residual.shape[-1]))
-        logits = self.head(self.norm(chosen))
+        logits = self.head(self.norm(chosen)).to(weight.dtype)
         own = logits.gather(2, target[:, :, None])[:, :, 0]
         others = logits.scatter(2, target[:, :, None], -torch.inf) if margin else logits
         return ((own - others.logsumexp(2)) * weight).sum(1)
@@ -189,8 +191,9 @@ class Upper(nn.Module):
         if length not in self._cache:
             positions = torch.arange(length)[None]
             above = torch.ones(length, length, dtype=torch.bool).triu(1)
-            mask = torch.zeros(1, 1, length, length).masked_fill(above, torch.finfo(torch.float32).min)
-            rotary = self._below[0].model.rotary_emb(torch.zeros(1, length, hidden.shape[-1]), positions)
+            lowest = torch.finfo(torch.bfloat16).min  # fits every dtype
+            mask = hidden.new_zeros(1, 1, length, length).masked_fill(above, lowest)
+            rotary = self._below[0].model.rotary_emb(hidden.new_zeros(1, length, hidden.shape[-1]), positions)
             self._cache[length] = mask, rotary
         return self._cache[length]
 

@@ -59,7 +59,7 @@ def last_states(upper: Upper, rows: Rows, batch: int = 16) -> Tensor:
         position = rows.at[part].gather(1, last[:, None])[:, 0]
         residual = upper.residual(rows.hidden[part])
         parts.append(upper.norm(residual[torch.arange(len(position)), position]))
-    return torch.cat(parts)
+    return torch.cat(parts).to(rows.hidden.dtype)
 
 
 def cosines(train: Tensor, queries: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from adapters.bench.errors import ReplayDiffers
+from adapters.bench.peers.gradients import per_example
 from adapters.bench.peers.reader import World
 from adapters.bench.replay import replay
 from adapters.bench.world import write_world
@@ -15,7 +16,8 @@ from adapters.training.dataset import load_dataset, load_tokenizer
 from adapters.training.errors import TraceMissing
 from adapters.training.model import HiddenCache, load_adapted
 from adapters.training.packs import common_prefix
-from tests.adapters.bench.conftest import QUESTIONS
+from adapters.training.train import train_adapter
+from tests.adapters.bench.conftest import QUESTIONS, brute_force
 from tests.adapters.training.tiny import tiny_config
 
 
@@ -42,6 +44,17 @@ def test_one_segment_is_what_training_recorded(
         write_world(tmp_path / "v", export_dir, alone, base_dir, QUESTIONS, segments=1)
     assert not (tmp_path / "v").exists()
     assert rate == 1.0
+
+
+def test_a_run_in_bfloat16_is_replayed_and_read_in_bfloat16(base_dir: Path, export_dir: Path, tmp_path: Path) -> None:
+    """The replay ends at the package's weights, and gradients of the padded rows are the model's own to rounding."""
+    config = tiny_config(max_epochs=2, dtype="bfloat16")
+    train_adapter(export_dir, base_dir, tmp_path / "p", seed=0, config=config, trainer="t", host="t")
+    world = World(write_world(tmp_path / "w", export_dir, tmp_path / "p", base_dir, QUESTIONS, segments=2))
+    assert world.upper.norm.weight.dtype == torch.bfloat16
+    found = per_example(world.upper, world.rows[1], margin=True).double()
+    exact = brute_force(world, margin=True, queries=True)
+    assert float(torch.nn.functional.cosine_similarity(found, exact).min()) > 0.98
 
 
 def test_queries_are_held_out_passages_and_the_adapters_own_answers(world: World) -> None:
