@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from metering import merkle
-from metering.canonical import canonical_bytes, digest, parse_canonical
+from metering.canonical import canonical_bytes, digest, parse_canonical, parse_strict
 from metering.errors import CanonicalError, DocumentInvalid, NoteInvalid, ProofInvalid, StatementInvalid
 from metering.ledger import MICROTOKEN, Ledger
 from metering.log import LogTree, leaf_bytes, read_checkpoint
@@ -68,10 +68,11 @@ def verify_statement_proof(data: bytes, public_key: str) -> dict[str, Any]:
     """Check a proof offline; the statement in it. StatementInvalid names the step that failed, in this order:
 
     `format`, `checkpoint` (signed by the log), `inclusion` (each receipt is in the log), `receipts` (a complete list
-    has its root), `payout` (each transfer is what the formula gives), `terms` (it was paid under these), `totals`.
+    has its root), `payout` (each transfer is what the formula gives), `terms` (it was paid under these), `lines` (each
+    says what the transfers to its role under its terms add up to), `totals`.
     """
     try:
-        proof = parse_canonical(data)
+        proof = parse_strict(data)
         if proof["type"] != PROOF_TYPE:
             raise StatementInvalid("format", f"type {proof['type']!r}")
         checkpoint = NoteVerifier(public_key).open_checkpoint(proof["checkpoint"])
@@ -82,6 +83,7 @@ def verify_statement_proof(data: bytes, public_key: str) -> dict[str, Any]:
             _verify_payout(window, statement["account"], statement["currency"])
             for transfer in window["transfers"]:
                 moved["paid_microtokens" if transfer["unit"] == MICROTOKEN else "paid_nanos"] += transfer["amount"]
+        _verify_lines(statement, proof["windows"])
         if any(statement["totals"][name] != amount for name, amount in moved.items()):
             raise StatementInvalid("totals", f"transfers are {moved}")
     except NoteInvalid as error:
@@ -91,6 +93,27 @@ def verify_statement_proof(data: bytes, public_key: str) -> dict[str, Any]:
     except (CanonicalError, DocumentInvalid, KeyError, TypeError, AttributeError, ValueError) as error:
         raise StatementInvalid("format", f"{type(error).__name__}: {error}") from error
     return statement
+
+
+def _verify_lines(statement: dict[str, Any], windows: list[dict[str, Any]]) -> None:
+    """Each line's paid amounts against the windows' transfers, and its names against their terms."""
+    paid: dict[tuple[str, str], dict[str, int]] = {}
+    named: dict[str, dict[str, Any]] = {}
+    for window in windows:
+        terms = digest(canonical_bytes(window["terms"]))
+        named[terms] = {"datanet": window["terms"]["datanet"], "adapter": window["terms"]["adapter"]}
+        for transfer in window["transfers"]:
+            role = transfer["credit"].partition(":")[0]
+            sums = paid.setdefault((role, terms), {"paid_nanos": 0, "paid_microtokens": 0})
+            sums["paid_microtokens" if transfer["unit"] == MICROTOKEN else "paid_nanos"] += transfer["amount"]
+    for line in statement["lines"]:
+        key = (line["role"], line["terms"])
+        expected = {**paid.pop(key, {"paid_nanos": 0, "paid_microtokens": 0}), **named.get(line["terms"], {})}
+        found = {name: line[name] for name in expected}
+        if found != expected:
+            raise StatementInvalid("lines", f"{key}: {found} is not {expected}")
+    if paid:
+        raise StatementInvalid("lines", f"no line for {sorted(paid)}")
 
 
 def _verify_receipts(window: dict[str, Any], size: int, root: bytes) -> None:
@@ -117,8 +140,12 @@ def _verify_payout(window: dict[str, Any], account: str, currency: str) -> None:
     found = {(one["credit"], one["unit"]): one["amount"] for one in window["transfers"]}
     if found != expected:
         raise StatementInvalid("payout", f"window {window['window']}: {found} is not {expected}")
-    if any(one["debit"] != f"clearing:{digest(body)}" for one in window["transfers"]):
+    terms = digest(body)
+    if any(one["debit"] != f"clearing:{terms}" for one in window["transfers"]):
         raise StatementInvalid("terms", f"window {window['window']} was paid under other terms")
+    for one in window["transfers"]:
+        if one["id"] != f"window/{window['window']}/{terms[7:23]}/{one['credit']}/{one['unit']}":
+            raise StatementInvalid("payout", f"transfer {one['id']} is not of window {window['window']}")
 
 
 def _paid(connection: Connection, account: str, span: Period | None) -> list[tuple[int, str, list[dict[str, Any]]]]:

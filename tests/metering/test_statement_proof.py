@@ -56,9 +56,16 @@ def test_a_proof_holds_for_everyone_in_every_role(paid, account):
         ("receipts", lambda proof: proof["windows"][0].update(receipts_root=proof["windows"][1]["receipts_root"])),
         ("payout", lambda proof: proof["windows"][0]["transfers"][0].update(amount=1)),
         ("payout", lambda proof: proof["windows"][1]["scores"].update(ada=0)),
-        ("totals", lambda proof: proof["windows"].pop()),
+        ("lines", lambda proof: proof["windows"].pop()),
         ("totals", lambda proof: proof["statement"]["totals"].update(paid_nanos=10**9)),
         ("terms", lambda proof: proof["windows"][0]["terms"].update(trainer="tim")),
+        ("payout", lambda proof: proof["windows"][0].update(window=2)),
+        ("payout", lambda proof: proof["windows"][0]["transfers"][0].update(id="window/9/x")),
+        ("lines", lambda proof: proof["statement"]["lines"][0].update(paid_nanos=10**9)),
+        ("lines", lambda proof: proof["statement"]["lines"][0].update(paid_microtokens=0)),
+        ("lines", lambda proof: proof["statement"]["lines"][0].update(role="trainer")),
+        ("lines", lambda proof: proof["statement"]["lines"][0].update(datanet="other")),
+        ("lines", lambda proof: proof["statement"]["lines"].clear()),
     ],
 )
 def test_each_kind_of_forgery_is_named(paid, step, change):
