@@ -1,8 +1,9 @@
-"""python -m adapters.bench world|peers: make a world of a benchmark Datanet, and let the peers score it.
+"""python -m adapters.bench world|peers|judge: a world of a benchmark Datanet, its peers, and retraining as the judge.
 
 world DATANET --base DIR --out DIR     fetch, export, train and write DIR/DATANET-world (twenty-sources or
                                        invented-facts)
 peers WORLD [--rows a,b] [--json]      score it; finished rows are reused
+judge WORLD [--subsets 32 --seeds 2]   train the subset bank, then LDS of every row; --out writes the JSON
 """
 
 from __future__ import annotations
@@ -14,11 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from adapters.bench import text
+from adapters.bench.judge import judge
+from adapters.bench.judge import text as text_table
+from adapters.bench.machine import machine_and_commit
 from adapters.bench.peer_rows import CACHE_DIR, peer_rows
 from adapters.bench.table import measured, table
 from adapters.bench.world import write_world
 from adapters.demo import facts
 from adapters.demo.export import write_export
+from adapters.training.bank import BankConfig
 from adapters.training.progress import TerminalBar
 from adapters.training.train import train_adapter
 
@@ -41,6 +46,20 @@ def build_world(datanet: str, base_dir: Path, out_dir: Path, segments: int = 8, 
     return write_world(world, export, package, base_dir, questions, segments=segments, progress=bar)
 
 
+def _judge(given: Any) -> str:
+    config = BankConfig(
+        subsets=given.subsets,
+        seeds=given.seeds,
+        leave_one_out=given.leave_one_out,
+        workers=given.workers,
+        dtype=given.dtype,
+    )
+    report = judge(given.world, config, thread_count=given.threads, progress=TerminalBar())
+    if given.out:
+        given.out.write_text(json.dumps(report | machine_and_commit(), indent=2, sort_keys=True) + "\n")
+    return json.dumps(report) if given.json else text_table(report)
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m adapters.bench", description=__doc__.splitlines()[0])
@@ -57,7 +76,20 @@ def main() -> None:
     peers.add_argument("--threads", type=int, default=2)
     peers.add_argument("--limit", type=int, help="seconds a row may take, instead of its own limit")
     peers.add_argument("--json", action="store_true")
+    judging = commands.add_parser("judge", help="retrain on subsets and judge every row by LDS")
+    judging.add_argument("world", type=Path)
+    judging.add_argument("--subsets", type=int, default=32)
+    judging.add_argument("--seeds", type=int, default=2)
+    judging.add_argument("--leave-one-out", action=argparse.BooleanOptionalAction, default=True)
+    judging.add_argument("--workers", type=int, default=2)
+    judging.add_argument("--dtype", help="of the frozen base while retraining: float32 or bfloat16")
+    judging.add_argument("--threads", type=int, default=2)
+    judging.add_argument("--out", type=Path, help="JSON file to write")
+    judging.add_argument("--json", action="store_true")
     given: Any = parser.parse_args()
+    if given.command == "judge":
+        print(_judge(given))
+        return
     if given.command == "world":
         print(build_world(given.datanet, given.base, given.out, given.segments, given.threads))
         return

@@ -2,61 +2,147 @@
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from adapters.training.basis import principal_directions
-from adapters.training.calibrated import Evidence, choose, folds, label, query_scores
+from adapters.training.calibrated import Evidence, choose, folds, label
 from adapters.training.fit import Fitting
 from adapters.training.lds import Array, Index, Outcomes
 from adapters.training.model import HiddenCache
-from adapters.training.observe import Observations, Readout, observe
+from adapters.training.observe import Observations
+from adapters.training.outcomes import sums
 from adapters.training.packs import common_prefix, make_packs
-from adapters.training.ridge import fit_bilinear, fit_narrow
-from adapters.training.scorers import DirectionScorer, fisher_scorers
+from adapters.training.ridge import apply_bilinear, fit_bilinear, fit_narrow
+from adapters.training.scorers import DirectionScorer, Scorer, fisher_scorers
 from adapters.training.tokens import TokenExample
 
-LIBRARY = "openledger"
+RIDGE = 0.1
+WIDTHS = (32, 64, 128)
 
 
 @dataclass(frozen=True)
 class OwnRow:
-    """Scores [Q, C]: one table, or one for each of `held_out` fitted without those half subsets of the bank."""
+    """Scores [Q, C]: one table, or one for each of `held_out` fitted without those half subsets of the bank.
+
+    `tokens` [N, C] are a head's scores of each token, for its correlation with an exact scorer.
+    """
 
     scores: Sequence[Array]
     facts: dict[str, Any]
     held_out: Sequence[Index] = ()
+    tokens: Tensor | None = None
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A fitting with the queries it is judged on, everything observed once."""
+class Seen:
+    """Calibration text and queries, observed once under every exact scorer; seconds of each part."""
 
-    fitting: Fitting
-    queries: Sequence[TokenExample]
+    calibration_examples: Sequence[TokenExample]
     calibration: Observations
-    labels: Tensor
-    seen: Observations
-    seconds: Mapping[str, float]
+    queries: Observations
+    query_count: int
+    seconds: dict[str, float]
 
-    @classmethod
-    def of(cls, fitting: Fitting, queries: Sequence[TokenExample]) -> Subject:
-        """Observe calibration text and queries under every exact scorer."""
-        started = time.monotonic()
-        scorers = [fitting.trace, fitting.ekfac, *_fisher(fitting)]
-        built = time.monotonic()
-        examples, _ = calibration = fitting.calibration_examples(), None
-        seen = _observe(fitting, examples, scorers)
-        calibrated = time.monotonic()
-        asked = _observe(fitting, queries, scorers)
-        seconds = {
-            "scorers": built - started,
-            "calibration": calibrated - built,
-            "queries": time.monotonic() - calibrated,
-        }
-        return cls(fitting, queries, seen, fitting.labels((examples, seen)), asked, seconds)
+
+def observe_all(fitting: Fitting, queries: Sequence[TokenExample]) -> Seen:
+    """What all rows are made of."""
+    started = time.monotonic()
+    scorers: list[Scorer] = [fitting.trace, fitting.in_run, *_final_weights(fitting), fitting.ekfac]
+    built = time.monotonic()
+    examples = fitting.calibration_examples()
+    calibration = fitting.observe(examples, "calibration text", scorers)
+    calibrated = time.monotonic()
+    asked = fitting.observe(queries, "queries", scorers)
+    ended = time.monotonic()
+    seconds = {"scorers": built - started, "calibration": calibrated - built, "queries": ended - calibrated}
+    return Seen(examples, calibration, asked, len(queries), seconds)
+
+
+def exact_rows(seen: Seen, parameters: int) -> dict[str, OwnRow]:
+    """Every exact scorer; build seconds and time a token are of the pass that scored them all."""
+    return {
+        f"exact-{name}": OwnRow(
+            [sums(table, seen.queries.example, seen.query_count).numpy()],
+            _facts(
+                seen.seconds["scorers"],
+                1e6 * seen.seconds["queries"] / len(seen.queries.example),
+                table.shape[1] * parameters * 4,
+                forward_only=False,
+            ),
+        )
+        for name, table in seen.queries.scores.items()
+    }
+
+
+def head_rows(fitting: Fitting, seen: Seen) -> dict[str, OwnRow]:
+    """Heads of the base model's directions and of their own, by target and width."""
+    labels = fitting.labels((list(seen.calibration_examples), seen.calibration))
+    exact = {name: seen.calibration.scores[name] for name in ("trace", "ekfac")}
+    leading = principal_directions(fitting.model.causal_lm.lm_head.weight, fitting.model.decoder.norm.weight, 32)
+    rows = {"head-provenance-base-k32": _head(fitting, seen, labels, leading)}
+    for name, target in exact.items():
+        rows[f"head-{name}-base-k32"] = _head(fitting, seen, target, leading)
+        rows[f"head-{name}-full"] = _head(fitting, seen, target, torch.eye(fitting.base.hidden_size))
+        for k in WIDTHS:
+            rows[f"head-{name}-own-k{k}"] = _head(fitting, seen, target, k)
+    return rows
+
+
+def calibrated_row(fitting: Fitting, seen: Seen, evidence: Evidence, outcomes: Outcomes, k: int = 64) -> OwnRow:
+    """The head of the mix that the bank chose, fitted once for each fold it is judged on. Reports its own queries."""
+    started = time.monotonic()
+    choice = choose(seen.calibration, evidence, seen.queries, outcomes, RIDGE)
+    held_out = folds(len(outcomes.members))
+    made = [_head(fitting, seen, evidence.mixed(choice.shares, fold), k) for fold in held_out]
+    facts = made[0].facts | {
+        "build_seconds": round(time.monotonic() - started, 1),
+        "target": label(choice.shares),
+        "candidates": {name: round(value * 1e6) for name, value in choice.candidates.items()},
+        "reporting": choice.reporting,
+    }
+    return OwnRow([row.scores[0] for row in made], facts, held_out)
+
+
+def _head(fitting: Fitting, seen: Seen, target: Tensor, basis: Tensor | int) -> OwnRow:
+    started = time.monotonic()
+    u, h = seen.calibration.u, seen.calibration.h
+    if isinstance(basis, int):
+        K, P = fit_narrow(u, h, target, RIDGE, basis)
+    else:
+        K, P = fit_bilinear(u @ basis, h, target, RIDGE), basis
+    built = time.monotonic()
+    tokens = apply_bilinear(K.double(), (seen.queries.u @ P).double(), seen.queries.h.double())
+    facts = _facts(
+        seen.seconds["scorers"] + seen.seconds["calibration"] + built - started,
+        1e6 * (time.monotonic() - built) / len(tokens),
+        4 * (K.numel() + P.numel()),
+        forward_only=True,
+    )
+    return OwnRow([sums(tokens, seen.queries.example, seen.query_count).numpy()], facts, tokens=tokens)
+
+
+def _final_weights(fitting: Fitting) -> tuple[DirectionScorer, DirectionScorer]:
+    examples = fitting.data.examples
+    cache = HiddenCache(fitting.model, examples, common_prefix(examples))
+    packs = make_packs(examples, cache.prefix, 160, random.Random(0))
+    batches = [packs[i : i + 2] for i in range(0, len(packs), 2)]
+    return fisher_scorers(fitting.model, cache, batches, len(fitting.data.contributors))
+
+
+def _facts(build_seconds: float, microseconds: float, stored: int, *, forward_only: bool) -> dict[str, Any]:
+    """The cost columns that peers have too. A head's time a token is the contraction alone."""
+    return {
+        "library": "openledger",
+        "version": "-",
+        "build_seconds": round(build_seconds, 1),
+        "microseconds_per_scored_token": round(microseconds, 1),
+        "bytes_stored": stored,
+        "forward_only": forward_only,
+    }

@@ -37,7 +37,8 @@ class BankConfig:
 
     `subsets` half subsets for each of `seeds` retraining seeds, counted from `first_seed` (the adapter's own seed must
     not be among them); per seed also the whole Datanet and, with `leave_one_out`, each contributor left out. `batch`
-    runs share a forward pass; `workers` processes of `threads` threads each.
+    runs share a forward pass; `workers` processes of `threads` threads each. `dtype` of the frozen base while
+    retraining, None for the adapter's own: bfloat16 is faster where the processor has it.
     """
 
     subsets: int = 32
@@ -48,6 +49,7 @@ class BankConfig:
     batch: int = 1
     workers: int = 2
     threads: int = 1
+    dtype: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("subsets", "seeds", "first_seed", "batch", "workers", "threads"):
@@ -102,14 +104,19 @@ class Bank:
         """Planned runs that are not on disk."""
         return [run for run in self.runs if not run_path(self._runs_folder, run).is_file()]
 
-    def train(self, progress: Progress = silent) -> None:
-        """Train what is missing. Raises BankInterrupted when a worker dies; what is finished stays."""
-        groups = _groups(self.missing, self.config.batch)
-        done = len(self.runs) - sum(map(len, groups))
+    def train(self, progress: Progress = silent, at_most: int | None = None) -> int:
+        """Train what is missing, or so many runs of it; how many were trained.
+
+        Raises BankInterrupted when a worker dies; what is finished stays.
+        """
+        missing = self.missing[:at_most]
+        groups = _groups(missing, self.config.batch)
+        done = len(self.runs) - len(self.missing)
         progress("subset bank", done, len(self.runs), "")
         for group, seconds in self._work(train_job, [(group, self._runs_folder) for group in groups]):
             done += len(group)
             progress("subset bank", done, len(self.runs), f"{seconds:.1f} s a run in each of {self.config.workers}")
+        return len(missing)
 
     def margins(self, texts: Sequence[TokenExample], runs: Sequence[Run], progress: Progress = silent) -> Tensor:
         """Margins [len(runs), N] in nats of the supervised tokens of `texts` under trained runs; kept on disk.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -36,7 +37,7 @@ from adapters.training.outcomes import outcomes
 from adapters.training.progress import Progress, silent
 from adapters.training.question import Question
 from adapters.training.ridge import fit_bilinear, fit_narrow
-from adapters.training.scorers import DirectionScorer
+from adapters.training.scorers import DirectionScorer, Scorer
 from adapters.training.subsets import LEFT_OUT
 from adapters.training.targets import mix, provenance
 from adapters.training.threads import threads
@@ -73,7 +74,7 @@ def fit_head(
     """
     config = config or HeadConfig()
     with threads(config.threads):
-        fitting = _Fitting.load(package_dir, export_dir, base_dir, config, progress)
+        fitting = Fitting.load(package_dir, export_dir, base_dir, config, progress)
         calibration = fitting.calibration(with_exact=bank is not None)
         generated, answers = fitting.answers(questions, with_exact=bank is not None)
         described = fitting.describe(calibration) | {"position_local_with_full": fitting.locality(generated).record()}
@@ -89,8 +90,31 @@ def fit_head(
         return fitting.write(K, P, fidelity_report(K, narrow, fitting.data, config.seed, described))
 
 
+def size_bank(
+    package_dir: Path,
+    export_dir: Path,
+    base_dir: Path,
+    bank: BankConfig,
+    minutes: float,
+    progress: Progress = silent,
+) -> BankConfig:
+    """The largest bank of `bank`'s shape that trains in `minutes`, from the time of its first two runs of a worker.
+
+    Its first runs are kept. At least 8 subsets, at most those there are. Raises what `fit_head` does.
+    """
+    with threads(bank.threads):
+        fitting = Fitting.load(package_dir, export_dir, base_dir, HeadConfig(threads=bank.threads), progress)
+        first = fitting.bank(bank)
+        started = time.monotonic()
+        count = first.train(progress, at_most=2 * bank.workers * bank.batch)
+        seconds = (time.monotonic() - started) / max(count, 1)
+    others = len(first.runs) - bank.seeds * bank.subsets
+    affordable = int((60 * minutes / seconds - others) / bank.seeds) if count else bank.subsets
+    return replace(bank, subsets=max(8, affordable - affordable % 2))
+
+
 @dataclass(frozen=True)
-class _Fitting:
+class Fitting:
     """Everything a fit works on, loaded and checked."""
 
     package_dir: Path
@@ -103,13 +127,14 @@ class _Fitting:
     tokenizer: Any
     model: AdaptedModel
     trace: DirectionScorer
+    in_run: DirectionScorer
     config: HeadConfig
     progress: Progress
 
     @classmethod
     def load(
         cls, package_dir: Path, export_dir: Path, base_dir: Path, config: HeadConfig, progress: Progress
-    ) -> _Fitting:
+    ) -> Fitting:
         base = BaseModel.from_directory(base_dir)
         content = (package_dir / RECORD).read_bytes()
         record = parse_record(content)
@@ -134,6 +159,7 @@ class _Fitting:
             tokenizer=tokenizer,
             model=model,
             trace=DirectionScorer("trace", saved[0]["trace"].float()),
+            in_run=DirectionScorer("in_run", saved[0]["in_run"].float()),
             config=config,
             progress=progress,
         )
@@ -157,20 +183,23 @@ class _Fitting:
         """The trace and, where the regime or a bank asks for it, EK-FAC influence."""
         return [self.trace, self.ekfac] if with_exact or self.regime.exact == "ekfac" else [self.trace]
 
-    def observe(self, examples: Sequence[TokenExample], stage: str, *, with_exact: bool) -> Observations:
+    def observe(self, examples: Sequence[TokenExample], stage: str, scorers: Sequence[Scorer]) -> Observations:
         """Features at the taps, u at full width, and exact scores of the examples' supervised tokens, in order."""
         readout = Readout(self.model.causal_lm, torch.eye(self.base.hidden_size))
-        scorers = self.scorers(with_exact=with_exact)
         seen = observe(self.model, readout, examples, scorers, stage=stage, progress=self.progress).sorted()
         return replace(seen, h=seen.h[:, self.taps])
 
     def calibration(self, *, with_exact: bool) -> tuple[list[TokenExample], Observations]:
-        """Calibration examples, in whole as many as the token limit holds, and their observed tokens."""
+        """Calibration examples and their observed tokens."""
+        examples = self.calibration_examples()
+        return examples, self.observe(examples, "calibrating head", self.scorers(with_exact=with_exact))
+
+    def calibration_examples(self) -> list[TokenExample]:
+        """The Datanet's and the adapter's answers in a drawn order, whole ones, as many as the token limit holds."""
         examples = self.given_answers() + (self.own_answers() if self.regime.own_answers else [])
         random.Random(self.config.seed).shuffle(examples)
         sizes = torch.tensor([sum(example.supervised) for example in examples]).cumsum(0)
-        kept = examples[: max(1, int((sizes <= self.config.calibration_tokens).sum()))]
-        return kept, self.observe(kept, "calibrating head", with_exact=with_exact)
+        return examples[: max(1, int((sizes <= self.config.calibration_tokens).sum()))]
 
     def own_answers(self) -> list[TokenExample]:
         """The adapter's greedy answers to the Datanet's prompts; the owner is the prompt's."""
@@ -226,7 +255,7 @@ class _Fitting:
             base_dir=self.base_dir,
             base=self.base.digest,
             datanet_version=self.data.version.digest,
-            training=self.training,
+            training=replace(self.training, dtype=config.dtype or self.training.dtype),
             contributors=self.data.contributors,
             examples=self.data.examples,
         )
@@ -267,7 +296,7 @@ class _Fitting:
         """Greedy answers of the adapter to held-out questions: as examples, and observed at full width."""
         asked = ask(questions, self.data, self.tokenizer, self.config)
         generated = self.generate(asked.prompts, "answering questions")
-        seen = self.observe(generated, "measuring head", with_exact=with_exact)
+        seen = self.observe(generated, "measuring head", self.scorers(with_exact=with_exact))
         return generated, answered(asked, generated, seen, self.tokenizer)
 
     def locality(self, generated: Sequence[TokenExample]) -> Estimate:

@@ -50,13 +50,13 @@ def plan(contributors: int, subsets: int, seeds: Sequence[int], *, leave_one_out
     The run of nobody is the base model.
     """
     halves = half_subsets(contributors, subsets, design_seed)
-    runs = [Run(NONE, (), seeds[0])] + [Run(HALF, members, seed) for seed in seeds for members in halves]
+    runs = [Run(HALF, members, seed) for seed in seeds for members in halves]
     everyone = tuple(range(contributors))
     for seed in seeds:
         runs.append(Run(FULL, everyone, seed))
         if leave_one_out:
             runs += [Run(LEFT_OUT, tuple(i for i in everyone if i != left), seed) for left in everyone]
-    return runs
+    return [*runs, Run(NONE, (), seeds[0])]
 
 
 def indicator(subsets: Sequence[tuple[int, ...]], contributors: int) -> Tensor:

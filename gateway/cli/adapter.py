@@ -9,6 +9,7 @@ from typing import Annotated, Any, BinaryIO
 import typer
 
 from gateway.cli.api import Api, data_directory
+from gateway.cli.banking import bank
 from gateway.cli.composing import compose_locally
 from gateway.cli.datanet import export_version
 from gateway.cli.failures import USAGE, Failure
@@ -97,6 +98,9 @@ def compose(
     if api is not None and register is not None:
         done["registered"] = upload_package(api, out, register, None, account)
     emit(as_json, done, facts(done))
+
+
+app.command()(bank)
 
 
 @app.command("list")
