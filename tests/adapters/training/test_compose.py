@@ -9,7 +9,7 @@ from peft import PeftModel
 from adapters.base import BaseModel
 from adapters.compose import compose
 from adapters.demo.export import write_export
-from adapters.training.config import HeadConfig
+from adapters.training.config import GENERALISED, MEMORISED, HeadConfig
 from adapters.training.fit import fit_head
 from adapters.training.head import AttributionHead
 from adapters.training.model import load_adapted, load_base
@@ -35,7 +35,9 @@ def parts(base_dir: Path, export_dir: Path, tmp_path_factory: pytest.TempPathFac
     )
     for out, export, config, k in ((first, export_dir, configs[0], 8), (second, root / "fewer", configs[1], 6)):
         train_adapter(export, base_dir, out, seed=k, config=config, trainer="tess", host="hal")
-        fit_head(out, export, base_dir, config=HeadConfig(k=k, report_examples=2, max_new_tokens=3, threads=1))
+        regime = MEMORISED if k == 8 else GENERALISED  # the base model's basis, and one of the head's own
+        config_of_head = HeadConfig(k=k, regime=regime, report_examples=2, max_new_tokens=3, threads=1)
+        fit_head(out, export, base_dir, config=config_of_head)
     return first, second
 
 
@@ -82,7 +84,7 @@ def test_its_scores_are_the_weighted_sum_of_both_heads_on_the_same_activations(
         expected[:, columns] += weight_ppm / 1e6 * own.score(u, h)
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6 * float(expected.abs().max()) + 1e-7)
     assert head.contributors == ("ann", "bob", "cat")
-    assert head.P.shape[1] == 8  # the six columns of the narrower head are among the eight of the wider
+    assert head.P.shape[1] == 8 + 6  # nothing in common: the readouts stand side by side
 
 
 @torch.no_grad()
