@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from adapters.training.calibration import PHRASES
@@ -136,8 +137,8 @@ def test_sampled_requests_are_audited_beside_serving_and_a_corrupted_head_raises
         assert f'openledger_audit_alarm{{adapter="{adapters["bad"]}"}} 1.0' in text
         assert f'openledger_audit_alarm{{adapter="{adapters["v1"]}"}} 0.0' in text
     assert stack.cli("audit", "summary").returncode == 1
-    with stack.http() as http:
-        entries = http.get("/log/entries", params={"type": "audit_alarm"}).raise_for_status().json()["data"]
+    url = f"{stack.url.removesuffix('/v1')}/log/entries"
+    entries = httpx.get(url, params={"type": "audit_alarm"}, timeout=30).raise_for_status().json()["data"]
     assert [entry["document"]["adapter"] for entry in entries] == [adapters["bad"]]
 
 
