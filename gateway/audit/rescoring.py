@@ -6,13 +6,10 @@ Loads torch when an adapter is loaded, not before.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gateway.audit.correlation import PPM, Correlation
 from gateway.audit.store import Result
-
-if TYPE_CHECKING:
-    from adapters.training.audit import AuditModel
 
 MICRO_NATS = 1_000_000
 SERVED_TOLERANCE_PPM = 50_000
@@ -27,7 +24,7 @@ class Bench:
     """An adapter ready to be audited: the loaded model, and what its report says of the scorer in use (or None)."""
 
     adapter: str
-    model: "AuditModel"
+    model: Any  # adapters.training.audit.AuditModel
     reported: dict[str, int] | None
 
     @classmethod
