@@ -48,5 +48,5 @@ def variables(folder: Path | None) -> dict[str, str]:
     """The environment variables of a row's process."""
     found = dict(os.environ)
     if folder is not None:
-        found["PYTHONPATH"] = os.pathsep.join([str(folder), *filter(None, [found.get("PYTHONPATH")])])
+        found["PYTHONPATH"] = os.pathsep.join([str(folder.resolve()), *filter(None, [found.get("PYTHONPATH")])])
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -92,11 +93,19 @@ class _Failed(Exception):
 
 
 def _run(name: str, world_dir: Path, out: Path, folder: Path | None, threads: int, limit_s: int) -> None:
-    command = [sys.executable, "-m", "adapters.bench.peers.run", name, str(world_dir), str(out), str(threads)]
+    places = [str(world_dir.resolve()), str(out.resolve())]
+    command = [sys.executable, "-m", "adapters.bench.peers.run", name, *places, str(threads)]
     try:
-        done = subprocess.run(
-            command, env=variables(folder), capture_output=True, text=True, timeout=limit_s, check=False
-        )
+        with tempfile.TemporaryDirectory() as scratch:  # some libraries leave files where they run
+            done = subprocess.run(
+                command,
+                env=variables(folder),
+                cwd=scratch,
+                capture_output=True,
+                text=True,
+                timeout=limit_s,
+                check=False,
+            )
     except subprocess.TimeoutExpired:
         raise _Failed(f"not done after {limit_s} s") from None
     (out.parent / f"{name}.log").write_text(done.stdout + done.stderr)
