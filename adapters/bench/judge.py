@@ -18,7 +18,7 @@ from adapters.training.bank import BankConfig
 from adapters.training.calibrated import Evidence
 from adapters.training.config import HeadConfig
 from adapters.training.fit import Fitting
-from adapters.training.lds import Outcomes, ceiling, lds, lds_beyond_owner, lds_cross_fitted, leave_one_out
+from adapters.training.lds import Outcomes, ceiling, lds, lds_beyond_owner, leave_one_out
 from adapters.training.measures import mean_reciprocal_rank, pearson, recall_at_1
 from adapters.training.outcomes import outcomes
 from adapters.training.progress import Progress, silent
@@ -88,15 +88,17 @@ def _row(row: OwnRow, measured: Outcomes, kinds: np.ndarray) -> dict[str, Any]:
             continue
         part, tables = measured.of(at), [table[at] for table in row.scores]
         mean = np.mean(tables, axis=0)
-        score = lds_cross_fitted(tables, row.held_out, part) if row.held_out else lds(mean, part)
+        judged = tables if row.held_out else mean
         owners, first = part.owner.tolist(), torch.from_numpy(mean)
         report[kind] = {
-            "lds": score.record(),
-            "lds_beyond_owner": None if row.held_out else lds_beyond_owner(mean, part).record(),
-            "leave_one_out": {key: round(v * PPM) for key, v in asdict(leave_one_out(mean, part)).items()},
+            "lds": lds(judged, part, row.held_out).record(),
+            "lds_beyond_owner": lds_beyond_owner(judged, part, row.held_out).record(),
             "mrr": mean_reciprocal_rank(first, owners).record(),
             "recall_at_1": recall_at_1(first, owners).record(),
         }
+        if part.left_out is not None:
+            found = asdict(leave_one_out(mean, part))
+            report[kind]["leave_one_out"] = {key: round(value * PPM) for key, value in found.items()}
     return report
 
 
@@ -136,6 +138,7 @@ def _lds(part: dict[str, Any] | None, loo: bool = True) -> str:
     if part is None:
         return f"{'-':<24}{'-':<8}" + (f"{'-':<8}" if loo else "")
     low, value, high = (part["lds"][key] / PPM for key in ("low_ppm", "ppm", "high_ppm"))
-    beyond = "-" if part["lds_beyond_owner"] is None else f"{part['lds_beyond_owner']['ppm'] / PPM:.3f}"
-    within = f"{part['leave_one_out']['spearman_within_query'] / PPM:<8.3f}" if loo else ""
+    beyond = f"{part['lds_beyond_owner']['ppm'] / PPM:.3f}"
+    effect = part.get("leave_one_out", {}).get("spearman_within_query")
+    within = "" if not loo else f"{'-':<8}" if effect is None else f"{effect / PPM:<8.3f}"
     return f"{f'{value:.3f} [{low:.2f}, {high:.2f}]':<24}{beyond:<8}{within}"

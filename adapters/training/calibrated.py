@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from adapters.training.datamodel import coefficients
-from adapters.training.lds import Array, Index, Outcomes, lds_cross_fitted
+from adapters.training.lds import Array, Index, Outcomes, lds
 from adapters.training.observe import Observations
 from adapters.training.outcomes import sums
 from adapters.training.ridge import apply_bilinear, fit_bilinear
@@ -76,10 +76,11 @@ class Evidence:
         return coefficients(self.margins[kept], [self.runs[i] for i in kept], self.present, self.contributors)
 
     def mixed(self, shares: Mapping[str, float], without: Index | None = None) -> Tensor:
-        """The target [N, C] of a mix: each part brought to a root mean square of one, the whole to the parts' own."""
-        parts = {name: self.bank_target(without) if name == BANK else self.targets[name].double() for name in shares}
+        """The target [N, C] of a mix in nats: parts brought to one root mean square, that of the bank's target."""
+        bank = self.bank_target(without)
+        parts = {name: bank if name == BANK else self.targets[name].double() for name in shares}
+        unit = float(bank.square().mean().sqrt())
         scale = {name: float(part.square().mean().sqrt()) or 1.0 for name, part in parts.items()}
-        unit = sum(share * scale[name] for name, share in shares.items())
         return torch.stack([unit * share / scale[name] * parts[name] for name, share in shares.items()]).sum(0)
 
 
@@ -100,7 +101,7 @@ def choose(
     best: tuple[float, dict[str, float]] = (-2.0, {})
     for shares in mixes([*fixed, BANK]):
         mixed = [np.sum([share * table[name][choosing] for name, share in shares.items()], axis=0) for table in by_fold]
-        value = lds_cross_fitted(mixed, held_out, judged, draws=1).value
+        value = lds(mixed, judged, held_out, draws=1).value
         found[label(shares)] = value
         best = max(best, (value, shares), key=lambda pair: pair[0])
     return Choice(best[1], found, reporting)

@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from adapters.training.bank import Bank
-from adapters.training.calibrated import BANK, Choice, Evidence, label, query_scores
+from adapters.training.calibrated import Choice, Evidence, label, query_scores
 from adapters.training.datamodel import explained
 from adapters.training.fidelity import Answers
-from adapters.training.lds import Array, Index, Outcomes, ceiling, fidelity, lds, lds_beyond_owner, lds_cross_fitted
+from adapters.training.lds import Array, Index, Outcomes, ceiling, fidelity, lds, lds_beyond_owner
 from adapters.training.lds import leave_one_out as correlations
 from adapters.training.measures import PPM
 from adapters.training.observe import Observations
@@ -46,7 +46,8 @@ def fidelity_against(
         return query_scores(of[0], seen, len(measured.owner))[choice.reporting]
 
     final, top = scores(head), ceiling(reported)
-    score = lds_cross_fitted([scores(one) for one in fitted], held_out, reported) if held_out else lds(final, reported)
+    judged = [scores(one) for one in fitted] if held_out else final
+    score = lds(judged, reported, held_out)
     exact = {
         name: lds(sums(table, answers.seen.example, len(measured.owner)).numpy()[choice.reporting], reported)
         for name, table in answers.seen.scores.items()
@@ -66,13 +67,11 @@ def fidelity_against(
         "explained_ppm": round(explained(per_token, evidence.margins, evidence.runs) * PPM),
         "fidelity_ppm": round(fidelity(score, top) * PPM),
         "lds": score.record(),
-        "lds_beyond_owner": lds_beyond_owner(final, reported).record(),
+        "lds_beyond_owner": lds_beyond_owner(judged, reported, held_out).record(),
         "lds_of_exact": {name: estimate.record() for name, estimate in exact.items()},
         "method": "calibrated",
         "target": label(choice.shares),
     }
-    if BANK in choice.shares:
-        report["lds_beyond_owner"] = None  # the final head saw these subsets
     if measured.left_out is not None:
         found = asdict(correlations(final, reported))
         report["leave_one_out"] = {f"{name}_ppm": round(value * PPM) for name, value in found.items()}

@@ -235,8 +235,12 @@ class Fitting:
         return provenance(owner, torch.bincount(owner, minlength=len(self.data.contributors)).tolist())
 
     def target(self, calibration: tuple[list[TokenExample], Observations]) -> torch.Tensor:
-        """What the regime says the head reproduces [N, C]."""
-        exact = calibration[1].scores[self.regime.exact]
+        """What the regime says the head reproduces [N, C]: of the trace's size, so that scores are in nats."""
+        scores = calibration[1].scores
+        nats = scores["trace"].square().mean().sqrt() / scores[self.regime.exact].square().mean().sqrt().clamp_min(
+            1e-30
+        )
+        exact = scores[self.regime.exact] * nats
         return mix(exact, self.labels(calibration), self.regime.label_weight_ppm / 1e6)
 
     def solve(

@@ -23,6 +23,8 @@ from adapters.training.measures import Estimate
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
+Scores = Array | Sequence[Array]
+"""One table, or one for each fold."""
 
 
 @dataclass(frozen=True)
@@ -42,25 +44,23 @@ class Outcomes:
         return Outcomes(self.members, self.half[..., chosen], self.full[..., chosen], left_out, self.owner[chosen])
 
 
-def lds(scores: Array, outcomes: Outcomes, draws: int = 300) -> Estimate:
-    """LDS of scores [Q, C]; the 95% interval resamples subsets and queries (seed 0)."""
-    return _resampled([(scores @ outcomes.members.T, outcomes.half.mean(0).T)], draws)
+def lds(scores: Scores, outcomes: Outcomes, folds: Sequence[Index] = (), draws: int = 300) -> Estimate:
+    """LDS of scores [Q, C]; the 95% interval resamples subsets and queries (seed 0).
+
+    With `folds`, `scores[i]` was fitted to the bank without the half subsets `folds[i]` and is judged on those.
+    """
+    return _resampled(_parts(scores, outcomes, folds), draws)
 
 
-def lds_cross_fitted(scores: Sequence[Array], folds: Sequence[Index], outcomes: Outcomes, draws: int = 300) -> Estimate:
-    """LDS of scores fitted to the bank: `scores[i]` [Q, C] without the subsets `folds[i]`, and judged on those."""
-    seen = outcomes.half.mean(0).T
-    return _resampled([(s @ outcomes.members[f].T, seen[:, f]) for s, f in zip(scores, folds, strict=True)], draws)
-
-
-def lds_beyond_owner(scores: Array, outcomes: Outcomes, draws: int = 300) -> Estimate:
+def lds_beyond_owner(scores: Scores, outcomes: Outcomes, folds: Sequence[Index] = (), draws: int = 300) -> Estimate:
     """LDS once the effect of each query's own contributor is taken out of predictions and outcomes alike.
 
     Both are residuals of a regression on "the owner is in the subset": a scorer that only knows the owner gets nothing.
     """
     own = outcomes.members.T[outcomes.owner]
-    predicted, seen = scores @ outcomes.members.T, outcomes.half.mean(0).T
-    return _resampled([(_without(predicted, own), _without(seen, own))], draws)
+    chosen = list(folds) or [np.arange(own.shape[1])]
+    parts = zip(_parts(scores, outcomes, folds), chosen, strict=True)
+    return _resampled([(_without(a, own[:, at]), _without(b, own[:, at])) for (a, b), at in parts], draws)
 
 
 def ceiling(outcomes: Outcomes) -> float:
@@ -99,6 +99,14 @@ def leave_one_out(scores: Array, outcomes: Outcomes) -> LeaveOneOut:
 def fidelity(estimate: Estimate, top: float) -> float:
     """f in 0..1: the lower bound of LDS over its ceiling (ATTRIBUTION.md section 4)."""
     return float(np.clip(estimate.low / top, 0.0, 1.0)) if top > 0 else 0.0
+
+
+def _parts(scores: Scores, outcomes: Outcomes, folds: Sequence[Index]) -> list[tuple[Array, Array]]:
+    """Predictions and outcomes [Q, subsets], of all subsets or fold by fold."""
+    seen = outcomes.half.mean(0).T
+    if not len(folds):
+        return [(np.asarray(scores) @ outcomes.members.T, seen)]
+    return [(table @ outcomes.members[fold].T, seen[:, fold]) for table, fold in zip(scores, folds, strict=True)]
 
 
 def _resampled(parts: Sequence[tuple[Array, Array]], draws: int) -> Estimate:

@@ -52,7 +52,10 @@ def test_the_target_that_predicts_retraining_is_chosen() -> None:
     assert "wrong" not in choice.shares
     assert choice.candidates["true"] > 0.9 > choice.candidates["wrong"] + 0.3
     assert len(choice.reporting) == 18  # every other of 7, 7, 7, 7, 6 and 6
-    torch.testing.assert_close(evidence.mixed({"true": 1.0}), true)
+    bank = evidence.bank_target()
+    torch.testing.assert_close(evidence.mixed({"bank": 1.0}), bank)
+    scaled = true * (bank.square().mean() / true.square().mean()).sqrt()
+    torch.testing.assert_close(evidence.mixed({"true": 1.0}), scaled)
 
 
 def test_folds_hold_complements_together_and_mixes_are_convex() -> None:
