@@ -4,7 +4,7 @@
 #   make check      formatting, lint, types, import rules
 #   make demo       asks the running gateway a question and shows where the answer came from
 #   make loadtest   two minutes of mixed load on the running gateway, then a reconciliation
-#   make bench-X    X = attribution, serving, kernels, ledger, simulator, chain: a table, and JSON under docs/results/
+#   make bench-X    X = attribution, served, serving, kernels, ledger, simulator, chain: a table, and JSON under docs/results/
 
 ENGINE ?= cpu
 PORT ?= 8000
@@ -62,10 +62,15 @@ loadtest: setup
 demo: setup
 	set -a; . $(DATA)/demo.env; $(BIN)/openledger demo $(ARGS)
 
-.PHONY: _bench-kernels _bench-attribution _bench-serving _bench-ledger _bench-simulator _bench-chain
+.PHONY: _bench-kernels _bench-attribution _bench-served _bench-serving _bench-ledger _bench-simulator _bench-chain
 _bench-kernels:
 	$(BIN)/python -m kernels.bench $(ARGS)
+# The served part asks the running gateway; without one it is left out.
 _bench-attribution:
+	test -f .cache/base/base.json || $(BIN)/python -m adapters.demo.base --out .cache/base
+	$(BIN)/python -m adapters.bench all $(ARGS)
+	test ! -f $(DATA)/demo.env || $(MAKE) --no-print-directory _bench-served ARGS=
+_bench-served:
 	$(BIN)/python -m loadtest.bench_attribution --data $(DATA) $(ARGS)
 _bench-serving:
 	$(BIN)/python -m loadtest.bench_serving $(ARGS)

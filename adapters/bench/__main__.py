@@ -4,20 +4,23 @@ world DATANET --base DIR --out DIR     fetch, export, train and write DIR/DATANE
                                        invented-facts)
 peers WORLD [--rows a,b] [--json]      score it; finished rows are reused
 judge WORLD [--subsets 32 --seeds 2]   train the subset bank, then LDS of every row; --out writes the JSON
+all [--setting small|full]             all three for both Datanets; JSON and figure under docs/results
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from adapters.bench import text
+from adapters.bench.figure import write_report
 from adapters.bench.judge import judge
 from adapters.bench.judge import text as text_table
-from adapters.bench.machine import machine_and_commit
+from adapters.bench.machine import fast_dtype, machine_and_commit
 from adapters.bench.peer_rows import CACHE_DIR, peer_rows
 from adapters.bench.table import measured, table
 from adapters.bench.world import write_world
@@ -56,8 +59,41 @@ def _judge(given: Any) -> str:
     )
     report = judge(given.world, config, thread_count=given.threads, progress=TerminalBar())
     if given.out:
-        given.out.write_text(json.dumps(report | machine_and_commit(), indent=2, sort_keys=True) + "\n")
+        write_report(report | machine_and_commit(), given.out.with_suffix(""))
     return json.dumps(report) if given.json else text_table(report)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Size of the whole benchmark: segments of the replayed run, seconds a peer may take, and the bank."""
+
+    segments: int
+    limit_s: int
+    subsets: int
+    seeds: int
+    leave_one_out: bool
+
+
+SETTINGS = {
+    "small": Setting(segments=1, limit_s=120, subsets=16, seeds=2, leave_one_out=False),
+    "full": Setting(segments=8, limit_s=3600, subsets=64, seeds=3, leave_one_out=True),
+}
+
+
+def run_all(name: str, base_dir: Path, work_dir: Path, out_dir: Path) -> Iterator[dict[str, Any]]:
+    """Reports of both Datanets, each written to `out_dir` as attribution-<datanet>.json, .png and .svg."""
+    setting = SETTINGS[name]
+    config = BankConfig(
+        subsets=setting.subsets, seeds=setting.seeds, leave_one_out=setting.leave_one_out, dtype=fast_dtype()
+    )
+    for datanet in (facts.DATANET, text.DATANET):
+        world = work_dir / f"{datanet}-world"
+        if not world.exists():
+            build_world(datanet, base_dir, work_dir, setting.segments)
+        peer_rows(world, limit_s=setting.limit_s, progress=TerminalBar())
+        report = judge(world, config, progress=TerminalBar()) | machine_and_commit() | {"setting": name}
+        write_report(report, out_dir / f"attribution-{datanet}")
+        yield report
 
 
 def main() -> None:
@@ -86,7 +122,16 @@ def main() -> None:
     judging.add_argument("--threads", type=int, default=2)
     judging.add_argument("--out", type=Path, help="JSON file to write")
     judging.add_argument("--json", action="store_true")
+    everything = commands.add_parser("all", help="world, peers and judge of both benchmark Datanets")
+    everything.add_argument("--setting", choices=SETTINGS, default="small")
+    everything.add_argument("--base", type=Path, default=Path(".cache/base"))
+    everything.add_argument("--work", type=Path, default=Path(".cache/attribution"))
+    everything.add_argument("--out", type=Path, default=Path("docs/results"))
     given: Any = parser.parse_args()
+    if given.command == "all":
+        for report in run_all(given.setting, given.base, given.work, given.out):
+            print(text_table(report))
+        return
     if given.command == "judge":
         print(_judge(given))
         return

@@ -9,6 +9,12 @@ from pathlib import Path
 import torch
 
 
+def fast_dtype() -> str:
+    """bfloat16 where the processor multiplies it natively, float32 elsewhere."""
+    native = torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bfloat16" if native else "float32"
+
+
 def machine_and_commit() -> dict[str, object]:
     """Processor, cores, load, torch and commit: members of the benchmark's JSON."""
     model = platform.processor()
