@@ -4,6 +4,7 @@ world DATANET --base DIR --out DIR     fetch, export, train and write DIR/DATANE
                                        invented-facts)
 peers WORLD [--rows a,b] [--json]      score it; finished rows are reused
 judge WORLD [--subsets 32 --seeds 2]   train the subset bank, then LDS of every row; --out writes the JSON
+speed WORLD [--rounds 3]               what a retraining costs, by dtype, batch and processes
 all [--setting small|full]             all three for both Datanets; JSON and figure under docs/results
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.bench import text
+from adapters.bench.bank_speed import bank_speed
 from adapters.bench.figure import write_report
 from adapters.bench.judge import judge
 from adapters.bench.judge import text as text_table
@@ -122,12 +124,18 @@ def main() -> None:
     judging.add_argument("--threads", type=int, default=2)
     judging.add_argument("--out", type=Path, help="JSON file to write")
     judging.add_argument("--json", action="store_true")
+    speed = commands.add_parser("speed", help="seconds a retraining, by dtype, batch and processes")
+    speed.add_argument("world", type=Path)
+    speed.add_argument("--rounds", type=int, default=3)
     everything = commands.add_parser("all", help="world, peers and judge of both benchmark Datanets")
     everything.add_argument("--setting", choices=SETTINGS, default="small")
     everything.add_argument("--base", type=Path, default=Path(".cache/base"))
     everything.add_argument("--work", type=Path, default=Path(".cache/attribution"))
     everything.add_argument("--out", type=Path, default=Path("docs/results"))
     given: Any = parser.parse_args()
+    if given.command == "speed":
+        print(json.dumps(bank_speed(given.world, given.rounds, TerminalBar()), indent=2))
+        return
     if given.command == "all":
         for report in run_all(given.setting, given.base, given.work, given.out):
             print(text_table(report))

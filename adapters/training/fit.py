@@ -255,15 +255,18 @@ class Fitting:
 
     def bank(self, config: BankConfig) -> Bank:
         """The subset bank beside the package."""
-        subject = Subject(
+        return Bank(work_dir(self.package_dir) / "bank", self.subject(config.dtype), config)
+
+    def subject(self, dtype: str | None = None) -> Subject:
+        """What a bank of this adapter retrains, the frozen base in `dtype` or in the adapter's own."""
+        return Subject(
             base_dir=self.base_dir,
             base=self.base.digest,
             datanet_version=self.data.version.digest,
-            training=replace(self.training, dtype=config.dtype or self.training.dtype),
+            training=replace(self.training, dtype=dtype or self.training.dtype),
             contributors=self.data.contributors,
             examples=self.data.examples,
         )
-        return Bank(work_dir(self.package_dir) / "bank", subject, config)
 
     def judge(
         self,
