@@ -17,7 +17,7 @@ from adapters.bench.peers.reader import World
 from adapters.training.bank import BankConfig
 from adapters.training.calibrated import Evidence
 from adapters.training.config import HeadConfig
-from adapters.training.fit import Fitting
+from adapters.training.fitting import Fitting
 from adapters.training.lds import Outcomes, ceiling, lds, lds_beyond_owner, leave_one_out
 from adapters.training.measures import mean_reciprocal_rank, pearson, recall_at_1
 from adapters.training.outcomes import outcomes

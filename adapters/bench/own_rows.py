@@ -13,7 +13,7 @@ from torch import Tensor
 
 from adapters.training.basis import principal_directions
 from adapters.training.calibrated import Evidence, choose, folds, label
-from adapters.training.fit import Fitting
+from adapters.training.fitting import Fitting
 from adapters.training.lds import Array, Index, Outcomes
 from adapters.training.model import HiddenCache
 from adapters.training.observe import Observations

@@ -8,6 +8,7 @@ TrainingError(AdaptersError)
 ├── DatanetMismatch            datanet_mismatch
 ├── BaseMismatch               base_mismatch
 ├── BadHeadFile                bad_head
+├── UnevenRanks                uneven_ranks
 ├── PackageMissing             package_missing
 ├── PackageChanged             package_changed
 ├── HeadMissing                head_missing
@@ -91,6 +92,12 @@ class RequestTooLong(TrainingError):
     """A request has more tokens than an audit scores again."""
 
     code = "request_too_long"
+
+
+class UnevenRanks(TrainingError):
+    """The adapter's modules have different ranks."""
+
+    code = "uneven_ranks"
 
 
 class BankMismatch(TrainingError):

@@ -9,10 +9,11 @@ from typing import Annotated, Any, BinaryIO
 import typer
 
 from gateway.cli.api import Api, data_directory
-from gateway.cli.banking import bank
 from gateway.cli.composing import compose_locally
 from gateway.cli.datanet import export_version
 from gateway.cli.failures import USAGE, Failure
+from gateway.cli.heads import bank
+from gateway.cli.heads import head as fit_head
 from gateway.cli.output import Json, emit, errors, facts, table
 from gateway.cli.training import LocalRun
 
@@ -100,7 +101,8 @@ def compose(
     emit(as_json, done, facts(done))
 
 
-app.command()(bank)
+app.command("head")(fit_head)
+app.command("bank")(bank)
 
 
 @app.command("list")

@@ -127,6 +127,25 @@ def test_a_bank_calibrates_the_head_and_measures_its_fidelity(base_dir: Path, ex
     assert {path: path.stat().st_mtime_ns for path in runs.iterdir()} == before
 
 
+def test_an_adapter_trained_elsewhere_gets_a_head_of_influence(
+    package: Path, base_dir: Path, export_dir: Path, tmp_path: Path
+) -> None:
+    """PEFT's two files alone: the head follows EK-FAC influence, in nats, and the registry takes it, no bank."""
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (foreign / name).write_bytes((package / name).read_bytes())
+    fit_head(foreign, export_dir, base_dir, config=HEAD_CONFIG)
+    report = parse_canonical((foreign / "fidelity.json").read_bytes())
+    assert (report["method"], report["target"], report["fidelity_ppm"]) == ("influence", "ekfac", 0)
+    assert report["pearson_with_ekfac"]["ppm"] > 0
+    assert "pearson_with_trace" not in report
+    found = inspect(foreign, BaseModel.from_directory(base_dir), PackageLimits())
+    assert (found.method, found.contributors, found.datanet) == ("influence", ("ann", "bob", "cat"), None)
+    with pytest.raises(TraceMissing, match="no training record"):
+        fit_head(foreign, export_dir, base_dir, config=HEAD_CONFIG, bank=BankConfig(subsets=6))
+
+
 def test_heads_are_refused_for_another_base_datanet_or_a_missing_trace(
     package: Path, base_dir: Path, export_dir: Path, tmp_path: Path
 ) -> None:
