@@ -79,5 +79,6 @@ def _version_of(datanets: DatanetStore, package: Package) -> tuple[str | None, d
         return None, {}
     document = datanets.find_version(package.datanet_version)
     if document is None or package.datanet not in (None, document["datanet"]):
-        raise VersionNotFound(f"{package.datanet or 'no Datanet'} has no version {package.datanet_version}")
+        place = f"{package.datanet} has no" if package.datanet else "no Datanet here has the"
+        raise VersionNotFound(f"{place} version {package.datanet_version}")
     return document["datanet"], {name: count["bytes"] for name, count in document["contributors"].items()}

@@ -14,6 +14,7 @@ import torch
 from adapters.bench.own_rows import OwnRow, calibrated_row, exact_rows, head_rows, observe_all
 from adapters.bench.peer_rows import peer_rows
 from adapters.bench.peers.reader import World
+from adapters.bench.rows import ROWS
 from adapters.training.bank import BankConfig
 from adapters.training.calibrated import Evidence
 from adapters.training.config import HeadConfig
@@ -55,11 +56,12 @@ def judge(world_dir: Path, config: BankConfig, *, thread_count: int = 2, progres
         )
         rows = exact_rows(seen, fitting.model.parameter.numel()) | head_rows(fitting, seen)
         rows["head-calibrated-k64"] = calibrated_row(fitting, seen, evidence, measured)
-    finished = [path.stem for path in sorted((world_dir / "peers").glob("*.safetensors"))]
+    finished = [name for name in ROWS if (world_dir / "peers" / f"{name}.safetensors").is_file()]
     for peer, (scores, facts) in peer_rows(world_dir, finished).items():
         if scores is not None:
             rows[peer] = OwnRow([scores.double().numpy()], facts)
-    failed = {path.stem: json.loads(path.read_text()) for path in sorted((world_dir / "peers").glob("*.json"))}
+    reasons = {name: world_dir / "peers" / f"{name}.json" for name in ROWS if name not in rows}
+    failed = {name: json.loads(path.read_text()) for name, path in reasons.items() if path.is_file()}
     kinds = np.array([line.kind for line in world.queries])
     reported = {key: _row(row, measured, kinds) for key, row in rows.items()}
     for key, row in rows.items():
