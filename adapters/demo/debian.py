@@ -30,6 +30,7 @@ def package_file(package: str, path: str, cache_dir: Path) -> Path:
 def _fetch(package: str, cache_dir: Path) -> None:
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
         raise PackagesUnreachable(f"{package}: this system has no apt-get and dpkg-deb")
+    cache_dir = cache_dir.resolve()  # the commands run in a directory of their own
     cache_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache_dir) as work:
         _run(["apt-get", "-q", "download", package], work, package)
