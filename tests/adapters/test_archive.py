@@ -176,7 +176,9 @@ def test_compressed_archives(target, make_tar, tmp_path):
         read_archive(io.BytesIO((tmp_path / "x.tgz").read_bytes().ljust(512, b"\0")), target, LIMITS)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=200, deadline=None
+)
 @given(st.data())
 def test_damaged_archives(tmp_path_factory, make_tar, data):
     """A damaged header gives a named refusal or the files it names, nothing else."""

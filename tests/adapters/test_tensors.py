@@ -75,7 +75,9 @@ def test_refused_headers(tmp_path, content, message):
         read_header(write(tmp_path / "f", content))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=200, deadline=None
+)
 @given(st.data())
 def test_what_is_read_the_library_reads(tmp_path, data):
     """A damaged file is refused by name, or it is one that the library opens too with the same shapes."""

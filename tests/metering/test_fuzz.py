@@ -51,7 +51,9 @@ BINDING = Binding("ada", "0x" + "11" * 20, 1, 1).document()
 PROFILE = {"name": "Acme", "address": ["1 Road", "Town"], "tax_id": "1", "tax_rate_ppm": 200_000, "terms_days": 30}
 FORWARDED = asdict(ForwarderState("stream", "server", 3, segments={"a.seg": SegmentState(64, 3)}))
 POLICY = "# witnesses\nlog {key}\nwitness one {key}\ngroup all 1 one\nquorum all\n"
-ONE_SETUP = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+ONE_SETUP = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None, max_examples=150
+)
 
 
 def answers(parse: Callable[[Any], Any], given_value: Any, *errors: type[MeteringError]) -> Any:
