@@ -42,7 +42,7 @@ class Asked:
     tokens: int
 
 
-async def ask(client: openai.AsyncOpenAI, model: str, question: dict[str, str], gate: asyncio.Semaphore) -> Asked:
+async def ask(client: openai.AsyncOpenAI, model: str, question: dict[str, Any], gate: asyncio.Semaphore) -> Asked:
     """One greedy answer. The served scores are those of the whole answer."""
     async with gate:
         reply = await client.chat.completions.create(
@@ -53,13 +53,14 @@ async def ask(client: openai.AsyncOpenAI, model: str, question: dict[str, str], 
         )
     rows: list[dict[str, Any]] = reply.attribution["contributors"]  # type: ignore[attr-defined]
     scores = {row["contributor"]: row["score"] for row in rows}
+    value = question["value"]  # None where no answer is the right one
     own, text = scores[question["contributor"]], reply.choices[0].message.content or ""
     above, tied = sum(s > own for s in scores.values()), sum(s == own for s in scores.values())
     return Asked(
         prompt=question["prompt"],
         answer=text,
         contributor=question["contributor"],
-        right=question["value"].lower() in text.lower(),
+        right=value is not None and value.lower() in text.lower(),
         rank=above + (tied + 1) / 2,
         first=0.0 if above else 1 / tied,
         tokens=reply.usage.completion_tokens if reply.usage else 0,
