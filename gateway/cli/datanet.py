@@ -16,6 +16,8 @@ app = typer.Typer(help="Datanets: public data sets with named contributors.", no
 Name = Annotated[str, typer.Argument(help="Datanet")]
 Account = Annotated[str | None, typer.Option("--account", help="act for this account (operator)")]
 ROLES = ("contributors", "trainer", "host", "governance", "treasury")
+Split = Annotated[str, typer.Option(help="contributors=600000,trainer=... in ppm, five roles")]
+Effective = Annotated[str | None, typer.Option(help="YYYY-MM or YYYY-MM-DD ahead; the next month by default")]
 
 
 @app.command()
@@ -39,18 +41,13 @@ def create(
 @app.command()
 def policy(
     name: Name,
-    split: Annotated[str, typer.Option(help="contributors=600000,trainer=... in ppm, five roles")],
-    effective: Annotated[
-        str | None, typer.Option(help="YYYY-MM or YYYY-MM-DD ahead; the next month by default")
-    ] = None,
+    split: Split,
+    effective: Effective = None,
     account: Account = None,
     as_json: Json = False,
 ) -> None:
     """Change how earnings are split, from a period ahead on (the Datanet's owner). It is an entry of the log."""
-    body: dict[str, Any] = {"split_ppm": parse_split(split)}
-    if effective is not None:
-        body["effective"] = effective
-    made = Api.from_environment().post(f"/datanets/{name}/policy", body, account=account)
+    made = Api.from_environment().post(f"/datanets/{name}/policy", split_from(split, effective), account=account)
     emit(
         as_json, made, facts({"digest": made["digest"], **made["document"]}, "digest", "datanet", "set_by", "effective")
     )
@@ -59,18 +56,13 @@ def policy(
 @app.command()
 def vote(
     name: Name,
-    split: Annotated[str, typer.Option(help="contributors=600000,trainer=... in ppm, five roles")],
-    effective: Annotated[
-        str | None, typer.Option(help="YYYY-MM or YYYY-MM-DD ahead; the next month by default")
-    ] = None,
+    split: Split,
+    effective: Effective = None,
     account: Account = None,
     as_json: Json = False,
 ) -> None:
     """Vote, as a contributor, for how earnings are split. More than half of all examples behind it make the policy."""
-    body: dict[str, Any] = {"split_ppm": parse_split(split)}
-    if effective is not None:
-        body["effective"] = effective
-    made = Api.from_environment().post(f"/datanets/{name}/votes", body, account=account)
+    made = Api.from_environment().post(f"/datanets/{name}/votes", split_from(split, effective), account=account)
     outcome = f"it made policy {made['policy']['digest']}" if made["policy"] else "no majority yet"
     emit(as_json, made, f"vote {made['digest']} for {made['document']['effective']}: {outcome}")
 
@@ -158,6 +150,12 @@ def export_version(api: Api, name: str, out: Path, version: str | None) -> str:
         digest = verify_export(unpacked)
         unpacked.rename(out)
     return digest
+
+
+def split_from(split: str, effective: str | None) -> dict[str, Any]:
+    """A policy, or a vote for one; the server chooses the period that is not named."""
+    body: dict[str, Any] = {"split_ppm": parse_split(split)}
+    return body if effective is None else body | {"effective": effective}
 
 
 def parse_split(text: str) -> dict[str, int]:
