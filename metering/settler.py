@@ -51,7 +51,7 @@ class Settler:
             self._last_us = last_settled_us(connection)
         self._tidy_at = 0.0
         self._month_end = MonthEnd(self._ledger)
-        self._retry_due = True  # documents may have come just before the last settler died
+        self._retried_at = -2  # the last public entry of the log when quarantine was last retried; -1 stands for none
         self.source = open_source(config, self._ledger.store)
         self._ahead: Decoded | None = None  # read and decoded while the last batch was being committed
 
@@ -80,7 +80,6 @@ class Settler:
         self.source.acknowledge(records)
         if ahead and ahead[0][0]:
             self._ahead = ahead[0]
-        self._retry_due |= done.entries > 0  # what quarantine lacked may have come with the new documents
         return done
 
     def drain(self, until: float = float("inf")) -> SettledBatch:
@@ -119,10 +118,10 @@ class Settler:
             if self._config.finalise_invoices:
                 self._month_end.turn(now_us())
         done = self.drain()
-        if self._retry_due:
-            if self._waits("quarantine"):
-                done += self.retry_quarantine()
-            self._retry_due = False
+        last_entry = self._last_entry()
+        if last_entry != self._retried_at and self._waits("quarantine"):
+            done += self.retry_quarantine()
+            self._retried_at = last_entry
         self._ledger.expire_holds(now_us())
         with self._ledger.store.read() as connection:
             window = find_open_window(connection)
@@ -199,6 +198,15 @@ class Settler:
             self._last_us = max(self._last_us, last_settled_us(connection))
         self._last_us = max(self._last_us, now_us())
         return self._last_us
+
+    def _last_entry(self) -> int:
+        """Index of the log's last entry that is not usage: what quarantine lacks may have come with it.
+
+        Read from the ledger, since another settler may have written the entry and be gone.
+        """
+        with self._ledger.store.read() as connection:
+            rows = connection.execute("SELECT max(leaf_index) FROM log_leaves WHERE kind <> 'usage'")
+        return -1 if rows[0][0] is None else rows[0][0]
 
     def _waits(self, table: str) -> bool:
         with self._ledger.store.read() as connection:

@@ -150,7 +150,7 @@ MUTATIONS = (
     ),
     Mutation("time runs backwards", "settler", "Settler._take_turn", "max(self._last_us, now_us())", "now_us()"),
     Mutation(
-        "quarantine is never retried", "settler", "Settler.tick", "if self._retry_due:", "if False:",
+        "quarantine is never retried", "settler", "Settler.tick", "last_entry != self._retried_at", "False",
     ),
     Mutation("holds never expire", "settler", "Settler.tick", "self._ledger.expire_holds(now_us())", "pass"),
 )  # fmt: skip
