@@ -24,8 +24,17 @@ from adapters.errors import (
 from adapters.example import Example, ExampleLimits
 from adapters.licence import check_licence
 from adapters.names import check_name
+from adapters.near_duplicates import SET_ASIDE, check_near_duplicates
 from adapters.policy import DEFAULT_SPLIT_PPM, check_split, in_force, next_month, policy_document
-from adapters.version import AcceptedExample, DatanetVersion, VersionExample, version_facts
+from adapters.version import (
+    AcceptedExample,
+    DatanetVersion,
+    NearDuplicate,
+    VersionExample,
+    compared,
+    repeated,
+    version_facts,
+)
 
 __all__ = ["Contribution", "Datanet", "DatanetStore", "VersionSummary"]
 
@@ -36,6 +45,7 @@ class Datanet:
 
     `contributors` maps names to examples; `latest_version` is None before the first version. `split_ppm` and
     `policy_digest` are of the policy in force; `scheduled` are recorded changes whose period has not begun.
+    `near_duplicates` says whether versions accept them or set them aside.
     """
 
     name: str
@@ -50,6 +60,7 @@ class Datanet:
     latest_version: str | None
     created_ms: int
     scheduled: tuple[Mapping[str, Any], ...] = ()
+    near_duplicates: str = SET_ASIDE
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +92,20 @@ class DatanetStore:
         title: str,
         description: str = "",
         split_ppm: Mapping[str, int] | None = None,
+        near_duplicates: str = SET_ASIDE,
     ) -> builtins.list[Document]:
         """Claim the namespace `name` for a new Datanet; returns its `datanet` and its first `policy` document.
 
-        `licence` is what contributions get that name none. Raises InvalidName, InvalidLicence, InvalidPolicy,
-        NamespaceTaken.
+        `licence` is what contributions get that name none. `near_duplicates` "set-aside" leaves examples that repeat an
+        earlier one out of versions, "accept" does not look for them; it stays as it is. Raises InvalidName,
+        InvalidLicence, InvalidPolicy, InvalidNearDuplicates, NamespaceTaken.
         """
+        check_near_duplicates(near_duplicates)
         licence = check_licence(licence)
         split = check_split(DEFAULT_SPLIT_PPM if split_ppm is None else split_ppm)
         now_ms = self.database.clock()
         described = {"name": name, "owner": owner, "licence": licence, "title": title, "description": description}
+        described["near_duplicates"] = near_duplicates
         datanet = Document.of({"type": "datanet", **described, "created_ms": now_ms})
         policy = policy_document(name, split, owner, now_ms)
         with self.database.transaction() as connection:
@@ -98,8 +113,8 @@ class DatanetStore:
             outbox.record(connection, datanet)
             outbox.record(connection, policy)
             connection.execute(
-                "INSERT INTO datanets VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
-                (name, licence, title, description, now_ms, datanet.digest, policy.digest),
+                "INSERT INTO datanets VALUES (?, ?, ?, ?, ?, ?, ?, NULL, ?)",
+                (name, licence, title, description, now_ms, datanet.digest, policy.digest, near_duplicates),
             )
         return [datanet, policy]
 
@@ -193,22 +208,33 @@ class DatanetStore:
     def version(self, name: str, *, acting: str) -> Document:
         """The version of what is accepted now: made if new, else the document it was made with.
 
-        The document's member `version` is the Merkle root that names the version. Any account may ask for it.
-        Raises DatanetNotFound, EmptyDatanet.
+        The document's member `version` is the Merkle root that names the version. Any account may ask for it. Unless
+        the Datanet accepts near duplicates, they are not in it, and the document commits to which and for which
+        example. Raises DatanetNotFound, EmptyDatanet.
         """
         self._owner(name)
         while True:
-            rows = [AcceptedExample(*row) for row in self.database.rows(_ACCEPTED, (name,))]
-            facts = version_facts(name, rows)  # hashes everything: outside of the transaction
+            rows = self._offered(name)  # hashes and compares everything: outside of the transaction
+            aside = repeated(rows) if self._near_duplicates(name) == SET_ASIDE else None
+            facts = version_facts(name, rows, aside)
             with self.database.transaction() as connection:
                 if self._accepted(name) == facts["contributions"]:
-                    return self._record_version(connection, facts, acting)
+                    return self._record_version(connection, facts, aside or {}, acting)
+
+    def near_duplicates(self, name: str) -> builtins.list[NearDuplicate]:
+        """Accepted examples that repeat an earlier one: what a version made now sets aside, or would, were it asked to.
+
+        Raises DatanetNotFound.
+        """
+        self._owner(name)
+        rows = {item.example: item for item in self._offered(name)}
+        return [compared(rows[one], rows[other]) for one, other in repeated([*rows.values()]).items()]
 
     def show(self, name: str) -> Datanet:
         """A Datanet as it stands. Raises DatanetNotFound."""
         owner = self._owner(name)
-        licence, title, description, created_ms = self.database.rows(
-            "SELECT licence, title, description, created_ms FROM datanets WHERE name = ?", (name,)
+        licence, title, description, created_ms, near_duplicates = self.database.rows(
+            "SELECT licence, title, description, created_ms, near_duplicates FROM datanets WHERE name = ?", (name,)
         )[0]
         counts = dict(
             self.database.rows(
@@ -231,6 +257,7 @@ class DatanetStore:
             latest_version=self._latest(name),
             created_ms=created_ms,
             scheduled=self._scheduled(name, policy.digest),
+            near_duplicates=near_duplicates,
         )
 
     def list(self) -> builtins.list[Datanet]:
@@ -260,11 +287,14 @@ class DatanetStore:
         """A version with its examples: by digest, or the latest. Raises DatanetNotFound, VersionNotFound."""
         document = self.version_document(name, version)
         digest = document.value()["version"]
-        examples = tuple(
-            VersionExample(example, contributor, licence, contribution, Example.decode(content))
-            for contributor, example, licence, contribution, content in self.database.rows(_EXAMPLES, (name, digest))
-        )
-        return DatanetVersion(name, digest, examples, self.version_split(name, digest), document.content)
+        aside = dict(self.database.rows(_SET_ASIDE, (name, digest)))
+        kept: builtins.list[VersionExample] = []
+        repeats: builtins.list[VersionExample] = []
+        for contributor, example, licence, contribution, content in self.database.rows(_EXAMPLES, (name, digest)):
+            item = VersionExample(example, contributor, licence, contribution, Example.decode(content))
+            (repeats if example in aside else kept).append(item)
+        split = self.version_split(name, digest)
+        return DatanetVersion(name, digest, tuple(kept), split, document.content, tuple(repeats), aside)
 
     def version_document(self, name: str, version: str | None = None) -> Document:
         """The document of a version, without its examples. Raises DatanetNotFound, VersionNotFound."""
@@ -303,7 +333,15 @@ class DatanetStore:
         )
         return [digest for (digest,) in rows]
 
-    def _record_version(self, connection: apsw.Connection, facts: Mapping[str, Any], acting: str) -> Document:
+    def _offered(self, name: str) -> builtins.list[AcceptedExample]:
+        return [AcceptedExample(*row) for row in self.database.rows(_ACCEPTED, (name,))]
+
+    def _near_duplicates(self, name: str) -> str:
+        return self.database.rows("SELECT near_duplicates FROM datanets WHERE name = ?", (name,))[0][0]
+
+    def _record_version(
+        self, connection: apsw.Connection, facts: Mapping[str, Any], aside: Mapping[str, str], acting: str
+    ) -> Document:
         """The document of a version, kept before or new; it is the latest from now on."""
         name, digest = facts["datanet"], facts["version"]
         connection.execute("UPDATE datanets SET latest = ? WHERE name = ?", (digest, name))
@@ -325,6 +363,10 @@ class DatanetStore:
         connection.executemany(
             "INSERT INTO version_contributions VALUES (?, ?, ?)",
             ((name, digest, contribution) for contribution in facts["contributions"]),
+        )
+        connection.executemany(
+            "INSERT INTO version_set_aside VALUES (?, ?, ?, ?)",
+            ((name, digest, example, other) for example, other in aside.items()),
         )
         return document
 
@@ -358,11 +400,13 @@ class DatanetStore:
 
 
 _ACCEPTED = """
-SELECT c.contributor, e.example, c.licence, c.digest, length(x.content)
+SELECT c.contributor, e.example, c.licence, c.digest, x.content
 FROM contributions c JOIN contribution_examples e ON e.contribution = c.digest JOIN examples x ON x.digest = e.example
 WHERE c.datanet = ? AND c.withdrawal IS NULL
 ORDER BY c.sequence
 """
+
+_SET_ASIDE = "SELECT example, near_duplicate_of FROM version_set_aside WHERE datanet = ? AND version = ?"
 
 _EXAMPLES = """
 SELECT c.contributor, e.example, c.licence, c.digest, x.content

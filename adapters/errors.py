@@ -26,6 +26,7 @@
         ├── InvalidName                invalid_name
         ├── InvalidDocument            invalid_document
         ├── InvalidLicence             invalid_licence
+        ├── InvalidNearDuplicates      invalid_near_duplicates
         ├── InvalidPolicy              invalid_policy
         │   └── RetroactivePolicy      retroactive_policy
         ├── InvalidDeclared            invalid_declared
@@ -210,6 +211,12 @@ class InvalidLicence(Invalid):
     """Not an SPDX licence identifier or expression."""
 
     code = "invalid_licence"
+
+
+class InvalidNearDuplicates(Invalid):
+    """Not one of the two things a Datanet may do with near duplicates: accept, set-aside."""
+
+    code = "invalid_near_duplicates"
 
 
 class InvalidPolicy(Invalid):

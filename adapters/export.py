@@ -5,6 +5,7 @@ datanet.json            the Datanet document
 policy.json             the policy document
 contributions.jsonl     the contribution documents, one a line, in the order of their sequence numbers
 examples.jsonl          {"contribution","contributor","example","licence","value"}, one a line, in canonical order
+near_duplicates.jsonl   the same and "near_duplicate_of", of examples that were set aside; only of Datanets that do so
 """
 
 import os
@@ -18,8 +19,8 @@ from typing import BinaryIO
 from adapters.canonical import canonical_json
 from adapters.datanet import DatanetStore
 from adapters.errors import ExportMismatch
-from adapters.verify import FILES, check_export
-from adapters.version import DatanetVersion
+from adapters.verify import FILES, SET_ASIDE_FILE, check_export
+from adapters.version import DatanetVersion, VersionExample
 
 
 def export_directory(store: DatanetStore, datanet: str, directory: Path, version: str | None = None) -> str:
@@ -68,31 +69,34 @@ def verify_export(path: Path) -> str:
 
 
 def _files(store: DatanetStore, version: DatanetVersion) -> Mapping[str, bytes]:
-    lines = [
-        canonical_json(
-            {
-                "contribution": item.contribution,
-                "contributor": item.contributor,
-                "example": item.digest,
-                "licence": item.licence,
-                "value": item.example.value(),
-            }
-        )
-        for item in version.examples
-    ]
     value = version.value()
     contributions = [store.document(digest).content for digest in value["contributions"]]
-    return {
+    files = {
         "version.json": version.document,
         "datanet.json": store.document(value["datanet_document"]).content,
         "policy.json": store.document(value["policy"]).content,
         "contributions.jsonl": b"".join(line + b"\n" for line in contributions),
-        "examples.jsonl": b"".join(line + b"\n" for line in lines),
+        "examples.jsonl": b"".join(_line(item) for item in version.examples),
     }
+    if "near_duplicates" in value:
+        repeats = (_line(item, near_duplicate_of=version.near_duplicate_of[item.digest]) for item in version.set_aside)
+        files[SET_ASIDE_FILE] = b"".join(repeats)
+    return files
+
+
+def _line(item: VersionExample, **reason: str) -> bytes:
+    members = {
+        "contribution": item.contribution,
+        "contributor": item.contributor,
+        "example": item.digest,
+        "licence": item.licence,
+        "value": item.example.value(),
+    }
+    return canonical_json({**members, **reason}) + b"\n"
 
 
 def _read_directory(path: Path) -> dict[str, bytes]:
-    return {name: (path / name).read_bytes() for name in FILES if (path / name).is_file()}
+    return {name: (path / name).read_bytes() for name in (*FILES, SET_ASIDE_FILE) if (path / name).is_file()}
 
 
 def _read_tar(path: Path) -> dict[str, bytes]:
@@ -101,7 +105,8 @@ def _read_tar(path: Path) -> dict[str, bytes]:
     try:
         with tarfile.open(path, mode="r:") as archive:
             for entry in archive:
-                content = archive.extractfile(entry) if entry.isreg() and entry.name in FILES else None
+                wanted = entry.isreg() and entry.name in (*FILES, SET_ASIDE_FILE)
+                content = archive.extractfile(entry) if wanted else None
                 if content is not None:
                     files[entry.name] = content.read()
     except tarfile.TarError as error:

@@ -134,4 +134,18 @@ CREATE TABLE votes (                           -- the last vote of each contribu
 ) STRICT, WITHOUT ROWID;
 """
 
-MIGRATIONS = (DATANETS, ADAPTERS, VOTES)
+NEAR_DUPLICATES = """
+ALTER TABLE datanets ADD COLUMN near_duplicates TEXT NOT NULL DEFAULT 'accept'  -- Datanets made before promised nothing
+    CHECK (near_duplicates IN ('accept', 'set-aside'));
+
+CREATE TABLE version_set_aside (               -- near duplicates that are not in the version
+    datanet TEXT NOT NULL,
+    version TEXT NOT NULL,
+    example TEXT NOT NULL REFERENCES examples (digest),
+    near_duplicate_of TEXT NOT NULL REFERENCES examples (digest),
+    PRIMARY KEY (datanet, version, example),
+    FOREIGN KEY (datanet, version) REFERENCES versions (datanet, digest)
+) STRICT, WITHOUT ROWID;
+"""
+
+MIGRATIONS = (DATANETS, ADAPTERS, VOTES, NEAR_DUPLICATES)

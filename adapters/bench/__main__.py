@@ -28,6 +28,7 @@ from adapters.bench.table import measured, table
 from adapters.bench.world import write_world
 from adapters.demo import facts
 from adapters.demo.export import write_export
+from adapters.near_duplicates import ACCEPT
 from adapters.training.bank import BankConfig
 from adapters.training.progress import TerminalBar
 from adapters.training.train import train_adapter
@@ -44,7 +45,7 @@ def build_world(datanet: str, base_dir: Path, out_dir: Path, segments: int = 8, 
         given, questions, config = list(facts.contributions()), facts.heldout_questions(), facts.TRAINING_CONFIG
     export, package = out_dir / f"{datanet}-export", out_dir / datanet
     if not export.exists():
-        write_export(datanet, given, export)
+        write_export(datanet, given, export, ACCEPT)  # the copier of `twenty-sources` is there to be judged
     config = replace(config, threads=threads)
     train_adapter(export, base_dir, package, seed=0, config=config, trainer="demo", host="demo", progress=bar)
     world = out_dir / f"{datanet}-world"

@@ -27,6 +27,9 @@ def create(
     title: Annotated[str | None, typer.Option()] = None,
     description: Annotated[str, typer.Option()] = "",
     split: Annotated[str | None, typer.Option(help="contributors=600000,trainer=... in ppm, five roles")] = None,
+    near_duplicates: Annotated[
+        str, typer.Option(help="set-aside: versions leave out what repeats an earlier example; or accept. For good")
+    ] = "set-aside",
     account: Account = None,
     as_json: Json = False,
 ) -> None:
@@ -34,6 +37,7 @@ def create(
     body: dict[str, Any] = {"name": name, "licence": licence, "title": title or name, "description": description}
     if split:
         body["split_ppm"] = parse_split(split)
+    body["near_duplicates"] = near_duplicates
     datanet = Api.from_environment().post("/datanets", body, account=account)
     emit(as_json, datanet, facts(datanet))
 
@@ -120,6 +124,14 @@ def list_datanets(as_json: Json = False) -> None:
     """List all Datanets."""
     rows = Api.from_environment().get("/datanets")["data"]
     emit(as_json, rows, table(rows, "name", "owner", "licence", "examples", "latest_version"))
+
+
+@app.command("near-duplicates")
+def near_duplicates(name: Name, as_json: Json = False) -> None:
+    """Examples that repeat an earlier one: what the next version sets aside, if the Datanet does so."""
+    rows = Api.from_environment().get(f"/datanets/{name}/near-duplicates")["data"]
+    columns = ("example", "contributor", "near_duplicate_of", "earlier_contributor", "jaccard_ppm")
+    emit(as_json, rows, table(rows, *columns) if rows else f"no example of {name} repeats an earlier one")
 
 
 @app.command()

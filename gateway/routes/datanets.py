@@ -1,4 +1,4 @@
-"""Datanets: create, contribute, withdraw, version, show, list, export."""
+"""Datanets: create, contribute, withdraw, version, show, list, near duplicates, export."""
 
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ from fastapi.responses import Response, StreamingResponse
 
 from adapters.document import Document
 from adapters.export import export_tar
+from adapters.near_duplicates import SET_ASIDE
 from gateway.edge import Anyone, Held, answer, listing, own_or_admin, read_body, read_json
 from gateway.errors import InvalidRequest
 from gateway.routes.accounts import text
@@ -21,7 +22,7 @@ BLOCK_BYTES = 1 << 16
 
 @router.post("")
 async def create(request: Request, services: Held, caller: Anyone, account: str | None = None) -> Response:
-    """{"name", "licence", "title"?, "description"?, "split_ppm"?}: a Datanet owned by the caller."""
+    """{"name", "licence", "title"?, "description"?, "split_ppm"?, "near_duplicates"?}: a Datanet of the caller's."""
     body, owner = await read_json(request), own_or_admin(caller, account)
     name = text(body, "name")
     await services.call(
@@ -32,6 +33,7 @@ async def create(request: Request, services: Held, caller: Anyone, account: str 
         title=text(body, "title", name),
         description=text(body, "description", ""),
         split_ppm=mapping(body, "split_ppm"),
+        near_duplicates=text(body, "near_duplicates", SET_ASIDE),
     )
     return answer(await services.call(_published, services, lambda: _show(services, name)), 201)
 
@@ -46,6 +48,13 @@ async def list_datanets(services: Held, caller: Anyone) -> Response:
 async def show(name: str, services: Held, caller: Anyone) -> Response:
     """A Datanet with its contributions and versions."""
     return answer(await services.call(_show, services, name))
+
+
+@router.get("/{name}/near-duplicates")
+async def near_duplicates(name: str, services: Held, caller: Anyone) -> Response:
+    """Accepted examples that repeat an earlier one: what the next version sets aside, if the Datanet does so."""
+    found = await services.call(services.datanets.near_duplicates, name)
+    return listing([{"object": "near_duplicate", **asdict(pair)} for pair in found])
 
 
 @router.post("/{name}/policy")

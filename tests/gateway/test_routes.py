@@ -103,6 +103,21 @@ async def test_a_datanet_from_creation_to_export(operator: Client, alice: Client
     assert (await alice.get("/v1/datanets/moon")).json()["examples"] == 0
 
 
+async def test_near_duplicates_are_listed_and_left_out_of_versions(operator: Client, alice: Client) -> None:
+    """A copy with other capitals is accepted, named with what it repeats, and in no version."""
+    await alice.post("/v1/datanets", json={"name": "moon", "licence": "CC0-1.0"})
+    await alice.post("/v1/datanets/moon/contributions", content=b'{"text": "The moon is made of rock."}\n')
+    async with await member(operator, "bob") as bob:
+        await bob.post("/v1/datanets/moon/contributions", content=b'{"text": "The Moon is made of rock!"}\n')
+        (pair,) = (await bob.get("/v1/datanets/moon/near-duplicates")).json()["data"]
+    assert (pair["contributor"], pair["earlier_contributor"], pair["jaccard_ppm"]) == ("bob", "alice", 1_000_000)
+    version = (await alice.post("/v1/datanets/moon/versions")).json()["document"]
+    assert set(version["contributors"]) == {"alice"}
+    assert version["near_duplicates"]["contributors"] == {"bob": 1}
+    refused = await alice.post("/v1/datanets", json={"name": "sun", "licence": "CC0-1.0", "near_duplicates": "maybe"})
+    assert code(refused) == (400, "invalid_near_duplicates")
+
+
 async def test_documents_are_submitted_to_the_log(operator: Client, alice: Client, settings) -> None:
     """Each Datanet act leaves a document that the ledger holds."""
     from metering.config import MeteringConfig

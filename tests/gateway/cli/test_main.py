@@ -33,6 +33,7 @@ COMMANDS = {
     "datanet create": ["datanet", "create", "x", "--licence", "CC0-1.0"],
     "datanet show": ["datanet", "show", "x"],
     "datanet version": ["datanet", "version", "x"],
+    "datanet near-duplicates": ["datanet", "near-duplicates", "x"],
     "datanet withdraw": ["datanet", "withdraw", "x", "sha256:0"],
     "datanet policy": ["datanet", "policy", "x", "--split", "contributors=1000000"],
     "datanet vote": ["datanet", "vote", "x", "--split", "contributors=1000000"],
