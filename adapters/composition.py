@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 
 from adapters.canonical import canonical_json, parse_canonical
 from adapters.digests import is_digest
@@ -44,6 +45,20 @@ def check_parts(parts: Iterable[tuple[str, int]]) -> dict[str, int]:
     if not 2 <= len(chosen) <= MAX_PARTS:
         raise BadComposition(f"a composition has 2 to {MAX_PARTS} parts, not {len(chosen)}")
     return dict(sorted(chosen.items()))
+
+
+def weight_ppm(number: str) -> int:
+    """A decimal number, such as 0.7, in parts per million.
+
+    Raises BadComposition unless it is more than 0, at most 100, and has at most 6 decimals.
+    """
+    try:
+        ppm = Decimal(number) * UNIT_PPM
+    except InvalidOperation:
+        ppm = Decimal("NaN")
+    if not ppm.is_finite() or not 1 <= ppm <= MAX_WEIGHT_PPM or ppm != ppm.to_integral_value():
+        raise BadComposition(f"{number} is no weight: more than 0, at most 100, to 6 decimals")
+    return int(ppm)
 
 
 def parse_composition(content: bytes) -> Composition:

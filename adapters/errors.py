@@ -18,7 +18,8 @@
     │   ├── DuplicateExample           duplicate_example
     │   ├── AlreadyWithdrawn           already_withdrawn
     │   ├── AdapterTaken               adapter_taken
-    │   └── DeclaredFixed              declared_fixed
+    │   ├── DeclaredFixed              declared_fixed
+    │   └── CompositionsFull           compositions_full
     ├── TooLarge                                                   too_large
     │   ├── ContributionTooLarge       contribution_too_large
     │   └── PackageTooLarge            package_too_large
@@ -187,6 +188,12 @@ class DeclaredFixed(Conflict):
     """The same bytes were registered before with other declared shares; an adapter's declared shares do not change."""
 
     code = "declared_fixed"
+
+
+class CompositionsFull(Conflict):
+    """All compositions that would have to make way for another one are in use; it passes."""
+
+    code = "compositions_full"
 
 
 class ContributionTooLarge(TooLarge):

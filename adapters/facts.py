@@ -2,13 +2,19 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from adapters.canonical import parse_canonical
 from adapters.composition import UNIT_PPM
 from adapters.datanet import DatanetStore
 from adapters.declared import default_declared
+from adapters.document import Document
 from adapters.errors import BadTrainingRecord, HeadMismatch, InvalidDeclared, VersionNotFound
+from adapters.layout import COMPOSITION, MANIFEST, RECORD
 from adapters.package import Package
+
+OF_HEAD = ("head", "method", "fidelity_ppm", "datanet", "datanet_version", "contributors")
 
 
 def facts_of(
@@ -71,6 +77,18 @@ def composed_facts(
         "declared": {name: total[name] for name in sorted(total)},
         "composed_of": dict(package.composition.parts),
     }
+
+
+def package_documents(directory: Path, digest: str, facts: Mapping[str, Any]) -> list[Document]:
+    """What the log is to hold of an installed package: its manifest, training record, head and composition."""
+    documents = [Document("adapter", digest, (directory / MANIFEST).read_bytes())]
+    if (directory / RECORD).exists():
+        documents.append(Document.of(parse_canonical((directory / RECORD).read_bytes())))
+    if facts["head"] is not None:
+        documents.append(Document.of({"type": "head", "adapter": digest, **{key: facts[key] for key in OF_HEAD}}))
+    if (directory / COMPOSITION).exists():
+        documents.append(Document.of(parse_canonical((directory / COMPOSITION).read_bytes())))
+    return documents
 
 
 def _version_of(datanets: DatanetStore, package: Package) -> tuple[str | None, dict[str, int]]:

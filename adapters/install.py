@@ -34,24 +34,34 @@ class Installation:
                 yield PREFIX + path.name
 
     @contextmanager
+    def work(self) -> Iterator[Path]:
+        """An empty directory in the file system of the packages; what is left in it at the end is deleted."""
+        building = self.directory / WORK / uuid.uuid4().hex
+        building.mkdir()
+        try:
+            yield building
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+
+    @contextmanager
     def prepare(self, source: Path | BinaryIO, base: BaseModel, limits: PackageLimits) -> Iterator[Package]:
         """A validated copy of a package, on disk with its manifest and synced; gone at the end unless installed.
 
         Raises what `unpack` and `inspect` raise.
         """
-        building = self.directory / WORK / uuid.uuid4().hex
-        building.mkdir()
-        try:
+        with self.work() as building:
             if isinstance(source, Path):
                 copy_files(source, building, limits)
             else:
                 unpack(source, building, limits)
             package = inspect(building, base, limits)
-            (building / MANIFEST).write_bytes(package.manifest)
-            sync_directory(building)
+            self.seal(package)
             yield package
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
+
+    def seal(self, package: Package) -> None:
+        """Writes the manifest beside the files of a package and syncs them: it can be installed."""
+        (package.directory / MANIFEST).write_bytes(package.manifest)
+        sync_directory(package.directory)
 
     def is_intact(self, package: Package) -> bool:
         """True if the same package is installed and its bytes still have the digests of its manifest."""

@@ -134,6 +134,18 @@ CREATE TABLE votes (                           -- the last vote of each contribu
 ) STRICT, WITHOUT ROWID;
 """
 
+COMPOSITIONS = """
+CREATE TABLE compositions (                    -- composed for requests: no name, and files only while there is room
+    digest TEXT PRIMARY KEY REFERENCES documents (digest),   -- the manifest's
+    parts TEXT NOT NULL,                       -- canonical JSON: digests of the parts to weights in ppm
+    facts BLOB NOT NULL,                       -- as of adapters
+    bytes INTEGER NOT NULL,
+    created_ms INTEGER NOT NULL,
+    used_ms INTEGER                            -- NULL: the files made way for others
+) STRICT;
+CREATE INDEX compositions_by_parts ON compositions (parts);
+"""
+
 NEAR_DUPLICATES = """
 ALTER TABLE datanets ADD COLUMN near_duplicates TEXT NOT NULL DEFAULT 'accept'  -- Datanets made before promised nothing
     CHECK (near_duplicates IN ('accept', 'set-aside'));
@@ -148,4 +160,4 @@ CREATE TABLE version_set_aside (               -- near duplicates that are not i
 ) STRICT, WITHOUT ROWID;
 """
 
-MIGRATIONS = (DATANETS, ADAPTERS, VOTES, NEAR_DUPLICATES)
+MIGRATIONS = (DATANETS, ADAPTERS, VOTES, COMPOSITIONS, NEAR_DUPLICATES)

@@ -91,6 +91,15 @@ def names(database: Database, namespace: str | None = None) -> list[RegisteredNa
     ]
 
 
+def is_wanted(database: Database, digest: str) -> bool:
+    """Whether the files of a package are needed: it is registered, staged, or a composition that is kept."""
+    statement = (
+        "SELECT 1 FROM adapters WHERE digest = ?1 UNION SELECT 1 FROM stagings WHERE digest = ?1"
+        " UNION SELECT 1 FROM compositions WHERE digest = ?1 AND used_ms IS NOT NULL"
+    )
+    return database.row(statement, (digest,)) is not None
+
+
 def _promotion(name: ModelName, to: str, acting: str, now_ms: int) -> Document:
     value = {"type": "promotion", "name": f"{name.namespace}/{name.adapter}", "to": to, "set_by": acting}
     return Document.of({**value, "created_ms": now_ms})

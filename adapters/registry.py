@@ -27,9 +27,8 @@ from adapters.errors import (
     NotOwner,
     StagingNotFound,
 )
-from adapters.facts import composed_facts, facts_of
+from adapters.facts import composed_facts, facts_of, package_documents
 from adapters.install import Installation
-from adapters.layout import COMPOSITION, MANIFEST, RECORD
 from adapters.names import ModelName
 from adapters.package import Package, PackageLimits
 from adapters.pointers import RegisteredName
@@ -169,7 +168,7 @@ class Registry:
         with self.database.transaction() as connection:
             row = self.database.row("SELECT digest FROM stagings WHERE id = ?", (staged,))
             connection.execute("DELETE FROM stagings WHERE id = ?", (staged,))
-            if row is not None and not self._is_named(row[0]):
+            if row is not None and not pointers.is_wanted(self.database, row[0]):
                 self._installation.remove(row[0])
 
     def register(
@@ -254,7 +253,8 @@ class Registry:
         with self.database.transaction() as connection:
             connection.execute("DELETE FROM stagings WHERE created_ms <= ?", (before_ms,))
             dropped = self.database.row("SELECT changes()")
-            orphans = [digest for digest in self._installation.digests() if not self._is_named(digest)]
+            installed = self._installation.digests()
+            orphans = [digest for digest in installed if not pointers.is_wanted(self.database, digest)]
             for digest in orphans:
                 self._installation.remove(digest)
         return (dropped[0] if dropped else 0) + len(orphans) + self._installation.sweep(before_ms)
@@ -274,15 +274,8 @@ class Registry:
         self, connection: apsw.Connection, digest: str, publisher: str, facts: bytes
     ) -> builtins.list[Document]:
         now_ms = self.database.clock()
-        value, directory = parse_canonical(facts), self._installation.path(digest)
-        documents = [Document("adapter", digest, (directory / MANIFEST).read_bytes())]
-        if (directory / RECORD).exists():
-            documents.append(Document.of(parse_canonical((directory / RECORD).read_bytes())))
-        if value["head"] is not None:
-            members = ("head", "method", "fidelity_ppm", "datanet", "datanet_version", "contributors")
-            documents.append(Document.of({"type": "head", "adapter": digest, **{key: value[key] for key in members}}))
-        if (directory / COMPOSITION).exists():
-            documents.append(Document.of(parse_canonical((directory / COMPOSITION).read_bytes())))
+        value = parse_canonical(facts)
+        documents = package_documents(self._installation.path(digest), digest, value)
         terms = {"adapter": digest, "publisher": publisher, "declared": value["declared"], "created_ms": now_ms}
         documents.append(Document.of({"type": "registration", **terms}))
         for document in documents:
@@ -306,10 +299,6 @@ class Registry:
             created_ms=created_ms,
             **{**facts, "contributors": tuple(facts["contributors"])},
         )
-
-    def _is_named(self, digest: str) -> bool:
-        statement = "SELECT 1 FROM adapters WHERE digest = ?1 UNION SELECT 1 FROM stagings WHERE digest = ?1"
-        return self.database.row(statement, (digest,)) is not None
 
 
 def _refuse_conflict(row: tuple[Any, ...] | None, digest: str, acting: str, declared: Mapping[str, int] | None) -> None:

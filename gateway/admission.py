@@ -13,6 +13,7 @@ from typing import Any
 
 from gateway.accounts import Caller
 from gateway.catalog import ServedModel
+from gateway.composed_model import composed_model
 from gateway.errors import ContextLengthExceeded, InsufficientCredit, StoreStopped
 from gateway.flights import Ticket
 from gateway.limits import Standing
@@ -61,11 +62,13 @@ async def admit(
 ) -> Admitted:
     """Lets a request in. `model` spares the look-up by name (a canary has none yet); a canary costs nothing.
 
-    Raises StoreStopped, ModelNotFound, ContextLengthExceeded, RateLimited, InsufficientCredit, EngineUnavailable, or
-    the engine's own refusal.
+    Raises StoreStopped, ModelNotFound, ContextLengthExceeded, RateLimited, InsufficientCredit, EngineUnavailable, what
+    `composed_model` raises, or the engine's own refusal.
     """
     if not services.journal.can_accept():
         raise StoreStopped("The usage journal cannot take events now.", retry_after_seconds=5)
+    if generation.adapters:
+        model = await composed_model(services, caller, generation)
     asked = _Asked(caller, generation, request_id, model, idempotency_key, purpose)
     admitted = None
     if services.prompts.agreed and services.engine.known_context_length:
@@ -124,6 +127,7 @@ def _admit(services: Services, asked: _Asked, prompts: list[int] | None) -> Admi
         started_us=time.time_ns() // 1000,
         purpose=purpose,
         idempotency_key_digest=_digest(asked.idempotency_key),
+        composed_of=dict(served.adapter.composed_of) if served.adapter else {},
     )
     amount_nanos = 0
     if purpose == "serve":

@@ -40,20 +40,24 @@ class Catalog:
         self._registry = registry
         self._terms = terms
 
-    def resolve(self, name: str) -> ServedModel:
-        """The model behind a name. Raises ModelNotFound, also for revoked adapters."""
+    def resolve(self, name: str, param: str = "model") -> ServedModel:
+        """The model behind a name, given in `param`. Raises ModelNotFound, also for revoked adapters."""
         if name == self.base.name:
             return ServedModel(name, name, self.base.digest, None, self._base_terms)
         try:
             adapter = self._registry.resolve(name)
         except AdaptersError:
-            raise ModelNotFound(name) from None
+            raise ModelNotFound(name, param) from None
         return ServedModel(name, hex_of(adapter.digest), self.base.digest, adapter, self._terms.of(adapter))
 
     def staged(self, adapter: RegisteredAdapter) -> ServedModel:
         """An adapter that has no name yet, under its digest, on the terms that it would get."""
         terms = self._terms.draft(adapter)
         return ServedModel(adapter.digest, hex_of(adapter.digest), self.base.digest, adapter, terms)
+
+    def composed(self, adapter: RegisteredAdapter) -> ServedModel:
+        """A composition that a request made, under its digest: it has no other name."""
+        return ServedModel(adapter.digest, hex_of(adapter.digest), self.base.digest, adapter, self._terms.of(adapter))
 
     def models(self) -> Iterator[dict]:
         """OpenAI model objects: the base, then every name that resolves."""

@@ -78,7 +78,8 @@ def close(
     }
     shown = {
         "usage": usage,
-        "attribution": attribution(event, terms),
+        "attribution": attribution(event, terms)
+        | ({"composed_of": dict(ticket.composed_of)} if ticket.composed_of else {}),
         "receipt_id": event.id,
         "receipt_salt": ticket.salt,
     }

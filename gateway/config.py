@@ -26,6 +26,8 @@ class Settings:
     max_upload_bytes: int = 1 << 30
     max_lora_rank: int = 16  # of the engine and of what is registered
     max_choices: int = 16  # n times the number of prompts
+    compositions_bytes: int = 4 << 30  # of files that requests with several adapters made; the least recently used go
+    composition_wait_seconds: float = 30.0  # how long the first such request waits for them; then 503 and retry-after
     requests_per_minute: int = 6_000  # per API key
     tokens_per_minute: int = 4_000_000  # per API key, prompt and completion together
     engine_connect_seconds: float = 5.0

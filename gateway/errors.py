@@ -21,6 +21,7 @@ GatewayError                       has a status and an OpenAI error body
   Unavailable                 503  with retry-after
     EngineUnavailable         503    code engine_unavailable
     StoreStopped              503    code store_stopped
+    CompositionPending        503    code composition_pending, or compositions_full
   EngineFailed                500  code engine_error
 """
 
@@ -111,8 +112,8 @@ class NotFound(GatewayError):
 class ModelNotFound(NotFound):
     code = "model_not_found"
 
-    def __init__(self, model: object) -> None:
-        super().__init__(f"The model `{model}` does not exist or you do not have access to it.", param="model")
+    def __init__(self, model: object, param: str = "model") -> None:
+        super().__init__(f"The model `{model}` does not exist or you do not have access to it.", param=param)
 
 
 class Conflict(GatewayError):
@@ -152,6 +153,10 @@ class EngineUnavailable(Unavailable):
 
 class StoreStopped(Unavailable):
     code = "store_stopped"
+
+
+class CompositionPending(Unavailable):
+    code = "composition_pending"
 
 
 CONTEXT_LENGTH = re.compile(r"maximum context length|longer than the maximum model length|max_model_len", re.IGNORECASE)

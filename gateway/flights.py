@@ -7,9 +7,9 @@ forgotten the request too and the hold expires.
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import orjson
@@ -51,6 +51,7 @@ class Ticket:
     started_us: int
     purpose: str = "serve"
     idempotency_key_digest: str | None = None
+    composed_of: Mapping[str, int] = field(default_factory=dict)  # parts of a composed adapter, to weights in ppm
 
     def cut_off(self) -> "Ticket":
         """The ticket by which an answer is metered that did not reach its end.

@@ -27,15 +27,16 @@ RECOVERED = Counter("openledger_recovered_requests", "Requests settled by recove
 
 
 def observe_usage(ticket: Ticket, usage: dict) -> None:
-    """Counts one durable usage event."""
+    """Counts one durable usage event. All compositions that requests made are one label: there is no end of them."""
+    model = "composition" if ticket.model == ticket.adapter and ticket.composed_of else ticket.model
     cached = usage["prompt_tokens_details"]["cached_tokens"]
     for kind, tokens in (
         ("input", usage["prompt_tokens"] - cached),
         ("cached", cached),
         ("output", usage["completion_tokens"]),
     ):
-        TOKENS.labels(ticket.model, kind, ticket.purpose).inc(tokens)
-    COST.labels(ticket.model, usage["currency"]).inc(usage["cost_nanos"])
+        TOKENS.labels(model, kind, ticket.purpose).inc(tokens)
+    COST.labels(model, usage["currency"]).inc(usage["cost_nanos"])
 
 
 def render() -> bytes:

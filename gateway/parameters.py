@@ -1,10 +1,13 @@
 """The parameters of a generation request: checked, sorted into passed, labels and fixed, and refused by name."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
+from adapters.composition import MAX_PARTS, weight_ppm
+from adapters.errors import BadComposition
 from gateway.errors import InvalidJson, InvalidRequest, UnknownParameter, UnsupportedParameter
 
 # Handed to the engine as they are; the engine checks their types and ranges.
@@ -19,7 +22,7 @@ PASSED = {
     "text": SAMPLING | {"prompt"},
 }
 # Read by the gateway itself.
-OWN = {"model", "n", "stream", "stream_options", "max_tokens", "max_completion_tokens", "attribution"}
+OWN = {"model", "n", "stream", "stream_options", "max_tokens", "max_completion_tokens", "attribution", "adapters"}
 # Accepted and kept from the engine: by OpenAI's definition they do not change the answer.
 LABELS = {"user", "metadata", "safety_identifier", "prompt_cache_key"}
 # Accepted at these values only, and then without effect; anything else would change metering, tenancy or the answer.
@@ -57,6 +60,7 @@ class Generation:
     stream: bool
     include_usage: bool
     token_scores: bool
+    adapters: Mapping[str, int] = field(default_factory=dict)  # names to weights in ppm; empty: `model` alone serves
 
     @property
     def choices(self) -> int:
@@ -102,6 +106,7 @@ def parse(kind: str, raw: bytes, max_choices: int) -> Generation:
         stream=stream,
         include_usage=_read(options or {}, "include_usage", bool, False),
         token_scores=_attribution(body),
+        adapters=_adapters(body),
     )
 
 
@@ -132,6 +137,23 @@ def _attribution(body: dict[str, Any]) -> bool:
     if value not in (None, "tokens"):
         raise InvalidRequest("attribution must be 'tokens' or absent", param="attribution")
     return value == "tokens"
+
+
+def _adapters(body: dict[str, Any]) -> dict[str, int]:
+    weights = _read(body, "adapters", dict, None)
+    if weights is None:
+        return {}
+    if not 2 <= len(weights) <= MAX_PARTS:
+        message = f"adapters must be an object of 2 to {MAX_PARTS} names and weights"
+        raise InvalidRequest(message, param="adapters", code=BadComposition.code)
+    return {name: _weight(name, value) for name, value in weights.items()}
+
+
+def _weight(name: str, value: object) -> int:
+    try:
+        return weight_ppm(repr(value) if type(value) in (int, float) else type(value).__name__)
+    except BadComposition as error:
+        raise InvalidRequest(error.message, param=f"adapters.{name}", code=error.code) from None
 
 
 def _messages(body: dict[str, Any]) -> int:

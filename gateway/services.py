@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from adapters.base import BaseModel
+from adapters.compositions import Compositions
 from adapters.database import Database as RegistryDatabase
 from adapters.datanet import DatanetStore
 from adapters.package import PackageLimits
@@ -17,6 +18,7 @@ from adapters.registry import Registry
 from gateway.accounts import Accounts, ensure_operator
 from gateway.answers import Answers
 from gateway.audit.sampled import Audits
+from gateway.builds import Builds
 from gateway.catalog import Catalog
 from gateway.config import Settings
 from gateway.database import Database
@@ -57,6 +59,8 @@ class Services:
     prices: PriceBook
     datanets: DatanetStore
     registry: Registry
+    compositions: Compositions
+    builds: Builds
     catalog: Catalog
     terms: TermsBook
     publication: Publication
@@ -70,6 +74,7 @@ class Services:
     async def close(self) -> None:
         """Closes everything; the journal syncs what waits."""
         await self.engine.close()
+        await self.call(self.builds.close)
         await self.call(self.journal.close)
         self._threads.shutdown()
         self.flights.close()
@@ -108,6 +113,7 @@ def _open(settings: Settings) -> Services:
     limits = PackageLimits(package_bytes=settings.max_upload_bytes, max_rank=settings.max_lora_rank)
     registry = Registry(registry_database, settings.data / "adapters", base, limits)
     registry.recover(STAGING_LIFE_MS)
+    compositions = Compositions(registry, settings.data / "adapters", OPERATOR, settings.compositions_bytes)
     terms = TermsBook(database, datanets, ledger, OPERATOR, registry.by_digest)
     accounts = Accounts(database)
     ensure_operator(accounts, settings.operator_key_file, OPERATOR)
@@ -133,6 +139,13 @@ def _open(settings: Settings) -> Services:
         prices=prices,
         datanets=datanets,
         registry=registry,
+        compositions=compositions,
+        builds=Builds(
+            compositions,
+            publication,
+            settings.data / "gateway" / "composing.lock",
+            settings.composition_wait_seconds,
+        ),
         catalog=Catalog(base, terms_of_base, registry, terms),
         terms=terms,
         publication=publication,

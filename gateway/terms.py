@@ -10,6 +10,7 @@ from gateway.database import Database
 from metering.ledger import Ledger
 from metering.terms import Terms, decode_terms
 
+KNOWN_MAX = 10_000  # terms in memory: of compositions there is no end
 BASE_SPLIT_PPM = {"contributors": 0, "trainer": 0, "host": 900_000, "governance": 0, "treasury": 100_000}
 
 
@@ -62,7 +63,7 @@ class TermsBook:
             key = (adapter.digest, self._policies(adapter))
             known = self._stored(*key) or self._keep(*key, self._compose(adapter))
             self._ledger.put_document("terms", known.encode())
-            if day != self._day:
+            if day != self._day or len(self._known) >= KNOWN_MAX:
                 self._day, self._known = day, {}
             self._known[adapter.digest] = known
         return known

@@ -1,10 +1,11 @@
 """Composing adapters on this machine: which packages are meant, and with what weights."""
 
 from collections.abc import Sequence
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
+from adapters.composition import weight_ppm
+from adapters.errors import BadComposition
 from gateway.cli.api import Api, data_directory
 from gateway.cli.failures import USAGE, Failure
 
@@ -38,12 +39,11 @@ def parse_part(text: str) -> tuple[str, int]:
     """`name=weight`: the name, and the weight in ppm. Raises Failure."""
     name, separator, number = text.rpartition("=")
     try:
-        weight_ppm = Decimal(number) * 1_000_000
-    except InvalidOperation:
-        weight_ppm = Decimal("NaN")
-    if not separator or not name or not weight_ppm.is_finite() or weight_ppm != weight_ppm.to_integral_value():
-        raise Failure(USAGE, f"{text!r} is not NAME=WEIGHT with at most 6 decimals, such as facts/demo=0.7")
-    return name, int(weight_ppm)
+        if not separator or not name:
+            raise BadComposition("there is no name before a weight")
+        return name, weight_ppm(number)
+    except BadComposition as error:
+        raise Failure(USAGE, f"{text!r} is not NAME=WEIGHT, such as facts/demo=0.7: {error.message}") from None
 
 
 def _package(api: Api | None, name: str) -> Path:

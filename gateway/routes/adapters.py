@@ -94,7 +94,7 @@ async def revoke(request: Request, services: Held, caller: Anyone, account: str 
 
 @router.get("/{name:path}")
 async def show(name: str, services: Held, caller: Anyone) -> Response:
-    """A name with its tags and the adapter that it leads to, or an adapter by digest."""
+    """A name with its tags and the adapter that it leads to, or an adapter or composition by digest."""
     return answer(await services.call(_show, services, name))
 
 
@@ -110,7 +110,7 @@ def _revoked(services: Services, digest: str) -> dict[str, Any]:
 
 def _show(services: Services, name: str) -> dict[str, Any]:
     if name.startswith("sha256:"):
-        return _adapter(services.registry.by_digest(name))
+        return _adapter(services.compositions.by_digest(name))
     shown = _name(services.registry.show(name))
     try:
         adapter = services.registry.resolve(name)

@@ -38,6 +38,7 @@ def _rows(services: Services, reported: list[dict[str, Any]], publisher: str | N
             "digest": f"sha256:{one['digest']}",
             "names": names.get(f"sha256:{one['digest']}", []),
             "publisher": adapter.publisher if adapter else None,
+            "composed_of": dict(adapter.composed_of) if adapter else {},
         }
         for one, adapter in found
         if publisher is None or (adapter is not None and adapter.publisher == publisher)
@@ -47,7 +48,7 @@ def _rows(services: Services, reported: list[dict[str, Any]], publisher: str | N
 def _registered(services: Services, digest: str) -> RegisteredAdapter | None:
     """None for one that was staged, asked its canary, and never got a name."""
     try:
-        return services.registry.by_digest(digest)
+        return services.compositions.by_digest(digest)
     except AdapterNotFound:
         return None
 

@@ -119,3 +119,29 @@ def test_a_prompt_of_another_kind_is_refused(prompt: object) -> None:
     """Mixed, empty and negative lists are no prompts."""
     with pytest.raises(InvalidRequest):
         text(prompt=prompt)
+
+
+def test_weights_of_adapters_are_whole_millionths() -> None:
+    """Names to ppm, exactly; absent and null are none."""
+    assert text(adapters={"a/b": 0.7, "c/d:v1": 1, "e/f": 0.000001}).adapters == {
+        "a/b": 700_000,
+        "c/d:v1": 1_000_000,
+        "e/f": 1,
+    }
+    assert chat().adapters == chat(adapters=None).adapters == {}
+
+
+@pytest.mark.parametrize("weight", [0, -0.5, 100.000001, 1e308, 0.1234567, True, "0.7", None, [1], {}])
+def test_a_weight_that_is_none_is_named(weight: Any) -> None:
+    """More than 0, at most 100, at most six decimals, and a number."""
+    with pytest.raises(InvalidRequest) as caught:
+        chat(adapters={"a/b": 0.7, "c/d": weight})
+    assert (caught.value.param, caught.value.code) == ("adapters.c/d", "bad_composition")
+
+
+@pytest.mark.parametrize("adapters", [{}, {"a/b": 1}, {f"a/{n}": 1 for n in range(17)}])
+def test_too_few_and_too_many_adapters_are_refused(adapters: dict) -> None:
+    """2 to 16."""
+    with pytest.raises(InvalidRequest) as caught:
+        chat(adapters=adapters)
+    assert (caught.value.param, caught.value.code) == ("adapters", "bad_composition")
