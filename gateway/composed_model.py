@@ -32,6 +32,8 @@ async def composed_model(services: Services, caller: Caller, generation: Generat
         raise CompositionPending(error.message, code=error.code) from None
     except AdaptersError as error:
         raise InvalidRequest(error.message, param="adapters", code=error.code) from None
+    except OSError as error:
+        raise CompositionPending(f"These adapters could not be composed: {error.strerror}.") from error
     return await services.call(services.catalog.composed, built)
 
 

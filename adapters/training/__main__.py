@@ -22,6 +22,8 @@ def main() -> None:
     parser.add_argument("--host", default="local", help="account of whose machine this is")
     parser.add_argument("--epochs", type=int, default=TrainingConfig.max_epochs)
     parser.add_argument("--threads", type=int, default=TrainingConfig.threads)
+    parser.add_argument("--train-a", action="store_true", help="train A too, and trace it; else A stays as drawn")
+    parser.add_argument("--learning-rate-ppm", type=int, default=TrainingConfig.learning_rate_ppm)
     given = parser.parse_args()
     bar = TerminalBar()
     trained = train_adapter(
@@ -29,7 +31,12 @@ def main() -> None:
         given.base,
         given.out,
         seed=given.seed,
-        config=TrainingConfig(max_epochs=given.epochs, threads=given.threads),
+        config=TrainingConfig(
+            max_epochs=given.epochs,
+            threads=given.threads,
+            train_a=given.train_a,
+            learning_rate_ppm=given.learning_rate_ppm,
+        ),
         trainer=given.trainer,
         host=given.host,
         progress=bar,

@@ -1,7 +1,7 @@
 """The subset bank: the adapter's own recipe retrained on many subsets of the contributors, kept as weights on disk.
 
     bank.json                          what was trained on what: base, Datanet version, contributors, hyperparameters
-    runs/<run>.safetensors             B of one run, written when the run is done
+    runs/<run>.safetensors             B of one run (behind it A, where that is trained), written when the run is done
     margins/<texts>/<run>.safetensors  margins of a set of texts under one run, measured on demand
 
 A bank that is killed loses the runs in progress and goes on with the others.

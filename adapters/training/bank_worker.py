@@ -50,7 +50,7 @@ class Worker:
         return retrain(self._model, self._lower(self._examples), runs, self._training)
 
     def margins(self, texts: tuple[TokenExample, ...], runs: tuple[Run, ...], parameters: Tensor) -> Tensor:
-        """Margins [G, N] of the texts' supervised tokens under runs whose B are `parameters` [G, P]."""
+        """Margins [G, N] of the texts' supervised tokens under runs that trained `parameters` [G, P]."""
         cache = self._lower(texts)
         self._model.start([run.seed for run in runs])
         self._model.parameter.copy_(parameters)

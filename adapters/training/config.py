@@ -11,13 +11,13 @@ ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "d
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Hyperparameters of one LoRA run (A frozen at its seeded initialisation, B from zero, torch AdamW).
+    """Hyperparameters of one LoRA run (A at its seeded initialisation, B from zero, torch AdamW).
 
     The defaults memorise the invented facts (mean loss 0.007 nats in 223 steps; a rate of 3,000 ppm stayed at 0.25).
     `layers` counts adapted layers from the top; layers below them are run once and their output cached.
     `stop_loss_ppm` ends the run after an epoch whose mean loss (nats a token) is below it. Rates are integers in parts
     per million because they enter the canonical training record. `dtype` is that of the frozen base model; LoRA and
-    optimizer are fp32 and wider.
+    optimizer are fp32 and wider. A is frozen unless `train_a`.
     """
 
     r: int = 8
@@ -38,6 +38,7 @@ class TrainingConfig:
     checkpoint_every_s: int = 20
     threads: int = 2
     dtype: str = "float32"
+    train_a: bool = False
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "bfloat16"):
@@ -59,8 +60,9 @@ class TrainingConfig:
         return cls(**given)
 
     def record(self) -> dict[str, object]:
-        """The settings as canonical JSON values (integers, strings, arrays)."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        """The settings as canonical JSON values (integers, strings, arrays); `train_a` only where it is on."""
+        values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return values if self.train_a else {key: value for key, value in values.items() if key != "train_a"}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 The output of lora_B at position t is B h_t, h_t = A x_t. With g_t the gradient of the loss there (which carries the
 LoRA scaling), the gradient of B is sum_t g_t h_t^T: any grouping of positions gives that group's gradient for free.
+A trained A is the same once more: its input is x_t, and the gradient at its output is B^T g_t.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from adapters.training.model import AdaptedModel
 
 
 class Capture:
-    """Context manager that keeps h [b, T, r] and, after backward, g [b, T, out] of every LoRA module.
+    """Context manager that keeps the input h [b, T, in] and, after backward, g [b, T, out] of what is trained.
 
-    Enter before the forward pass; `h` and `g` are dictionaries by module path.
+    Enter before the forward pass; `h` and `g` are dictionaries by the names of `model.trained`: under a module's path
+    h is A x [b, T, r].
     """
 
     def __init__(self, model: AdaptedModel) -> None:
@@ -27,8 +29,8 @@ class Capture:
         self.g: dict[str, Tensor] = {}
 
     def __enter__(self) -> Capture:
-        for name, (_, b) in self._model.modules.items():
-            self._hooks.append(b.register_forward_hook(self._forward_hook(name)))
+        for name, linear in self._model.trained.items():
+            self._hooks.append(linear.register_forward_hook(self._forward_hook(name)))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
@@ -45,12 +47,12 @@ class Capture:
         return keep
 
     def by_owner(self, owner: Tensor, contributors: int) -> Tensor:
-        """Gradient of B per contributor [C, P], P over all modules in order; `owner` [b] names each row's contributor.
+        """Gradient per contributor [C, P], P over all that is trained, in order; `owner` [b]: each row's contributor.
 
         G_c = sum_{rows of c} sum_t g_t h_t^T. A contributor without a row gets exact zeros.
         """
         parts = []
-        for name in self._model.modules:
+        for name in self._model.trained:
             rows = self.g[name].transpose(1, 2) @ self.h[name]
             total = rows.new_zeros(contributors, *rows.shape[1:]).index_add_(0, owner, rows)
             parts.append(total.flatten(1))

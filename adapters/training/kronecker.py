@@ -1,7 +1,8 @@
 """EK-FAC influence: gradients divided by a Kronecker-factored curvature with corrected eigenvalues.
 
-For one module the gradient of B at position s is g_s h_s^T. With E[g g^T] = U_G D U_G^T and E[h h^T] = U_H D' U_H^T,
-the curvature is taken as diagonal in the basis U_G (x) U_H, with eigenvalues fitted there (George et al., 2018):
+For one trained map (a module's B; its A too where that was trained) the gradient at position s is g_s h_s^T. With
+E[g g^T] = U_G D U_G^T and E[h h^T] = U_H D' U_H^T, the curvature is taken as diagonal in the basis U_G (x) U_H, with
+eigenvalues fitted there (George et al., 2018):
 
     Lambda_ij = E_s[ (U_G^T g_s)_i^2 (U_H^T h_s)_j^2 ]
     T_c       = U_G [ (U_G^T G_c U_H) / (Lambda + damping mean(Lambda)) ] U_H^T,   G_c = sum of c's d log p / dB
@@ -28,7 +29,7 @@ from adapters.training.scorers import DirectionScorer
 
 @dataclass(frozen=True)
 class Curvature:
-    """Per module: eigenvectors of E[g g^T] [out, out] and of E[h h^T] [r, r], corrected eigenvalues [out, r]."""
+    """Per trained map: eigenvectors of E[g g^T] [out, out] and E[h h^T] [in, in], corrected eigenvalues [out, in]."""
 
     outer: dict[str, Tensor]
     inner: dict[str, Tensor]
@@ -85,10 +86,10 @@ def ekfac_scorer(
 def _positions(
     model: AdaptedModel, cache: HiddenCache, batches: Sequence[Sequence[Pack]], progress: Progress, stage: str
 ) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """(module, g [n, out], h [n, r]) of all positions of each batch; g of the summed log likelihood."""
+    """(name, g [n, out], h [n, in]) of all positions of each batch; g of the summed log likelihood."""
     for done, batch in enumerate(batches, start=1):
         capture = _log_likelihood(model, cache, batch)
-        for name in model.modules:
+        for name in model.trained:
             yield name, capture.g[name].flatten(0, 1), capture.h[name].flatten(0, 1)
         progress(stage, done, len(batches), "")
 

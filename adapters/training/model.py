@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 
+from adapters.layout import RECORD
 from adapters.training.config import TrainingConfig
 from adapters.training.packs import Layout, Pack, lay_out, make_packs
 from adapters.training.progress import Progress, silent
@@ -72,10 +74,12 @@ class AdaptedModel(SplitModel):
     """A base model with LoRA modules on the layers from `first_layer` up.
 
     `modules` maps the PEFT module path ("model.layers.22.mlp.down_proj") to (lora_A, lora_B), sorted by layer and then
-    by position in the layer. All B live in one flat fp32 vector `parameter`, of which the modules hold views.
+    by position in the layer. `trained` are the linear maps that training moves: every B under its module's path and,
+    with `train_a`, behind them every A under `<path>.lora_A`. Their weights live in one flat fp32 vector `parameter`,
+    of which the modules hold views.
     """
 
-    def __init__(self, peft_model: PeftModel) -> None:
+    def __init__(self, peft_model: PeftModel, train_a: bool = False) -> None:
         self.peft = peft_model
         causal_lm: Any = peft_model.get_base_model()
         peft_model.requires_grad_(False)
@@ -86,16 +90,19 @@ class AdaptedModel(SplitModel):
             if hasattr(module, "lora_B")
         }
         super().__init__(causal_lm, min(int(name.split(".")[2]) for name in self.modules))
-        self.parameter = torch.cat([b.weight.detach().reshape(-1) for _, b in self.modules.values()])
-        for (_, b), view in zip(self.modules.values(), self.split(self.parameter).values(), strict=True):
-            b.weight.data = view
+        self.trained: dict[str, nn.Linear] = {name: b for name, (_, b) in self.modules.items()}
+        if train_a:
+            self.trained |= {f"{name}.lora_A": a for name, (a, _) in self.modules.items()}
+        self.parameter = torch.cat([linear.weight.detach().reshape(-1) for linear in self.trained.values()])
+        for linear, view in zip(self.trained.values(), self.split(self.parameter).values(), strict=True):
+            linear.weight.data = view
 
     def split(self, flat: Tensor) -> dict[str, Tensor]:
-        """Views of a flat [..., P] tensor, one [..., out, r] per module."""
+        """Views of a flat [..., P] tensor, one [..., out, in] per trained linear map."""
         views, at = {}, 0
-        for name, (_, b) in self.modules.items():
-            views[name] = flat[..., at : at + b.weight.numel()].unflatten(-1, b.weight.shape)
-            at += b.weight.numel()
+        for name, linear in self.trained.items():
+            views[name] = flat[..., at : at + linear.weight.numel()].unflatten(-1, linear.weight.shape)
+            at += linear.weight.numel()
         return views
 
     @contextmanager
@@ -190,7 +197,7 @@ def add_lora(base: Any, config: TrainingConfig, base_name: str, seed: int) -> Ad
         task_type="CAUSAL_LM",
         base_model_name_or_path=base_name,
     )
-    model = AdaptedModel(get_peft_model(base, lora))
+    model = AdaptedModel(get_peft_model(base, lora), config.train_a)
     drawn = draw_a([a.weight.shape for a, _ in model.modules.values()], seed)
     for (a, _), weight in zip(model.modules.values(), drawn, strict=True):
         a.weight.copy_(weight)
@@ -206,5 +213,8 @@ def draw_a(shapes: Sequence[torch.Size], seed: int) -> Iterator[Tensor]:
 
 
 def load_adapted(base_dir: Path, package_dir: Path, dtype: torch.dtype = torch.float32) -> AdaptedModel:
-    """The base model in `dtype` with the LoRA of a package."""
-    return AdaptedModel(PeftModel.from_pretrained(load_base(base_dir, dtype), str(package_dir)))
+    """The base model in `dtype` with the LoRA of a package; what was trained of it is what its record says, else B."""
+    record = package_dir / RECORD
+    settings = json.loads(record.read_bytes()).get("hyperparameters", {}) if record.is_file() else {}
+    peft_model = PeftModel.from_pretrained(load_base(base_dir, dtype), str(package_dir))
+    return AdaptedModel(peft_model, TrainingConfig.of(settings).train_a)

@@ -113,7 +113,7 @@ def _observe_batch(
         return Observations(
             example=layout.example,
             u=readout(logits.detach(), layout.target, normed.detach()),
-            h=torch.stack(list(h.values()), dim=1),
+            h=torch.stack([h[name] for name in model.modules], dim=1),
             margin=margin.detach(),
             scores={scorer.name: scorer.score(model, g, h) for scorer in scorers},
         )
@@ -141,7 +141,7 @@ def _observe_fully(
         return Observations(
             example=layout.example,
             u=readout(logits, layout.target, normed.detach()),
-            h=torch.stack([value[at] for value in capture.h.values()], dim=1),
+            h=torch.stack([capture.h[name][at] for name in model.modules], dim=1),
             margin=margins(logits, layout.target),
             scores={name: torch.stack(values) for name, values in rows.items()},
         )

@@ -39,11 +39,11 @@ def building(out_dir: Path) -> Iterator[Path]:
 def write_weights(directory: Path, model: AdaptedModel) -> str:
     """Write adapter_config.json and adapter_model.safetensors (fp32, PEFT's keys); the digest of the latter.
 
-    A stays as it was drawn, B as it was trained: base_model.model.<module>.lora_{A,B}.weight.
+    A as it was drawn or trained, B as it was trained: base_model.model.<module>.lora_{A,B}.weight.
     """
     tensors = {}
     for name, (a, b) in model.modules.items():
-        tensors[f"base_model.model.{name}.lora_A.weight"] = a.weight.detach().contiguous()
+        tensors[f"base_model.model.{name}.lora_A.weight"] = a.weight.detach().clone()
         tensors[f"base_model.model.{name}.lora_B.weight"] = b.weight.detach().clone()
     save_file(tensors, directory / WEIGHTS, {"format": "pt"})
     config = model.peft.peft_config["default"].to_dict()

@@ -24,7 +24,8 @@ from adapters.training.subsets import Run
 
 @dataclass(frozen=True)
 class Retrained:
-    """One finished run: B flat [P] fp32 on the host, steps, last epoch's mean loss (nats), its share of the seconds."""
+    """One finished run: what was trained, flat [P], fp32 on the host; steps, last epoch's mean loss (nats), its share
+    of the seconds."""
 
     run: Run
     parameter: Tensor

@@ -5,7 +5,8 @@ T_c in weight space for each contributor,
 
     score_c(t) = <G_t, T_c> = sum over modules of  g_t^T T_c h_t
 
-where g_t is the gradient at the output of lora_B and h_t = A x_t. What a method believes about contributors is in T:
+where g_t is the gradient at the output of lora_B and h_t = A x_t; where A was trained too, the sum goes over every
+lora_A as well, with the gradient at its output and its input x_t. What a method believes about contributors is in T:
 
     trace       T_c = B_c, the update trace                                          (this run's own steps)
     in_run      T_c = -sum over steps of lr * gradient_c                             (in-run first-order sums)
@@ -36,9 +37,10 @@ class Scorer(Protocol):
     def name(self) -> str: ...
 
     def score(self, model: AdaptedModel, g: dict[str, Tensor], h: dict[str, Tensor]) -> Tensor:
-        """Scores [N, C] in nats from g [N, out] and h [N, r] per module, gathered at the sampled positions.
+        """Scores [N, C] in nats from g [N, out] and h [N, in] by name, gathered at the sampled positions.
 
-        `g` lacks the modules no gradient reaches: keys and values, when scoring is position-local.
+        Names are those of `model.trained`; `g` lacks the ones that no gradient reaches: keys and values, when scoring
+        is position-local.
         """
         ...
 
@@ -80,7 +82,7 @@ def fisher_scorers(
             _, logits = model.normed_and_logits(model.upper(hidden, layout), layout)
             torch.nn.functional.cross_entropy(logits, layout.target, reduction="sum").backward()
         total -= capture.by_owner(torch.tensor([pack.owner for pack in batch]), contributors)
-        square = [(capture.g[n].flatten(0, 1) ** 2).T @ capture.h[n].flatten(0, 1) ** 2 for n in model.modules]
+        square = [(capture.g[n].flatten(0, 1) ** 2).T @ capture.h[n].flatten(0, 1) ** 2 for n in model.trained]
         squares += torch.cat([part.flatten() for part in square])
         count += len(layout.target)
     fisher = squares / count

@@ -2,7 +2,7 @@
 
 AdamW's step is linear in the gradient but for the shared second moment, so B_t = decay^t B_0 + sum_c B_c,t when the
 first moment and the update are kept per contributor (`kernels.reference.trace_update`). With B_0 = 0 the identity is
-B = sum_c B_c.
+B = sum_c B_c. A trained A begins elsewhere: A = decay^t A_0 + sum_c A_c, and what is left of A_0 is nobody's.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from kernels.reference import AdamW
 
 @dataclass
 class TraceState:
-    """Optimizer and trace state of one run. P parameters (all B, flat), C contributors.
+    """Optimizer and trace state of one run. P parameters (all that is trained, flat), C contributors.
 
-    parameter [P]; trace, first_moment, in_run [C, P]; second_moment [P]. `in_run` is -sum over steps of lr times the
+    parameter [P]; trace, first_moment, in_run [C, P]; second_moment [P]; `initial` [P] is what weight decay has left of
+    the parameter before the first step. `in_run` is -sum over steps of lr times the
     contributor's (clipped) gradient: the in-run first-order sums. All fp64: in fp32 the identity B = sum_c B_c drifted
     to 2.8e-5 of the largest weight over 168 steps of the demo; the model computes with B rounded to its own dtype.
     """
@@ -31,13 +32,15 @@ class TraceState:
     first_moment: Tensor
     second_moment: Tensor
     in_run: Tensor
+    initial: Tensor
 
     @classmethod
     def start(cls, parameter: Tensor, contributors: int) -> TraceState:
         """The state before the first step from `parameter` [P]."""
         per_contributor = [torch.zeros(contributors, parameter.numel(), dtype=torch.float64) for _ in range(3)]
         master = parameter.double()
-        return cls(master.clone(), per_contributor[0], per_contributor[1], torch.zeros_like(master), per_contributor[2])
+        trace, first_moment, in_run = per_contributor
+        return cls(master.clone(), trace, first_moment, torch.zeros_like(master), in_run, initial=master.clone())
 
     def tensors(self) -> dict[str, Tensor]:
         """Named tensors of a checkpoint."""
@@ -64,6 +67,7 @@ class TraceState:
             eps=config.epsilon_ppt / 1e12,
             weight_decay=config.weight_decay_ppm / 1e6,
         )
+        self.initial.mul_(adamw.decay)
         owner = torch.arange(len(gradient))
         trace_update(
             self.parameter, self.trace, self.first_moment, self.second_moment, gradient.contiguous(), owner, adamw
@@ -71,6 +75,6 @@ class TraceState:
         return norm
 
     def identity_error(self) -> float:
-        """max |B - sum_c B_c| / max |B|, for B_0 = 0."""
+        """max |parameter - initial - sum_c trace_c| / max |parameter|."""
         scale = float(self.parameter.abs().max()) or 1.0
-        return float((self.parameter - self.trace.sum(0)).abs().max()) / scale
+        return float((self.parameter - self.initial - self.trace.sum(0)).abs().max()) / scale

@@ -32,6 +32,8 @@ def train(
     seed: Annotated[int, typer.Option()] = 0,
     epochs: Annotated[int | None, typer.Option(help="at most this many")] = None,
     rank: Annotated[int | None, typer.Option("--rank", "-r")] = None,
+    train_a: Annotated[bool, typer.Option("--train-a", help="train A too; else it stays as drawn")] = False,
+    learning_rate_ppm: Annotated[int | None, typer.Option(help="of AdamW, in millionths")] = None,
     trainer: Annotated[str, typer.Option(help="account that trains")] = "operator",
     host: Annotated[str, typer.Option(help="account whose machine it is")] = "operator",
     questions: Annotated[
@@ -52,7 +54,8 @@ def train(
     name, _, version = datanet.partition("@")
     out = out or Path("trained") / name
     base = base or data_directory() / "base"
-    overrides = {name: value for name, value in (("max_epochs", epochs), ("r", rank)) if value is not None}
+    wanted = {"max_epochs": epochs, "r": rank, "train_a": train_a, "learning_rate_ppm": learning_rate_ppm}
+    overrides = {name: value for name, value in wanted.items() if value is not None}
     with tempfile.TemporaryDirectory() as folder:
         export = Path(folder) / "export"
         export_version(api, name, export, version or None)

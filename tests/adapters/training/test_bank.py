@@ -24,9 +24,10 @@ from tests.adapters.training.tiny import CONTRIBUTORS, tiny_base, tiny_config, t
 EVERYONE = tuple(range(CONTRIBUTORS))
 
 
-def test_a_run_of_everyone_repeats_the_training_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("train_a", [False, True])
+def test_a_run_of_everyone_repeats_the_training_run(tmp_path: Path, train_a: bool) -> None:
     """Beside runs of other subsets and seeds that take fewer steps; a leak between rows would show."""
-    examples, config = tiny_examples(), tiny_config(stop_loss_ppm=1)
+    examples, config = tiny_examples(), tiny_config(stop_loss_ppm=1, train_a=train_a)
     adapted = add_lora(tiny_base(), config, "tiny", seed=4)
     cache = HiddenCache(adapted, examples, common_prefix(examples))
     run_training(adapted, cache, CONTRIBUTORS, config, seed=4, run="x", checkpoint=tmp_path / "checkpoint")

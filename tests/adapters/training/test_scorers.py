@@ -22,17 +22,16 @@ def whole_readout(model: AdaptedModel) -> Readout:
     return Readout(model.causal_lm, torch.eye(64))
 
 
+@pytest.mark.parametrize("train_a", [False, True])
 @pytest.mark.parametrize("position_local", [True, False])
-def test_scores_are_the_inner_product_with_the_margins_gradient(position_local: bool) -> None:
-    """score_c(t) = <d margin_t / dB, T_c>, with autograd's own gradient of B, token by token."""
-    model, examples = trained_looking(tiny_model(torch.float64)), tiny_examples(2)
+def test_scores_are_the_inner_product_with_the_margins_gradient(position_local: bool, train_a: bool) -> None:
+    """score_c(t) = <d margin_t / dB, T_c> (and of A, where trained), with autograd's own gradient, token by token."""
+    model, examples = trained_looking(tiny_model(torch.float64, train_a=train_a)), tiny_examples(2)
     directions = random_directions(model)
     observed = observe(
         model, whole_readout(model), examples, [DirectionScorer("any", directions)], position_local=position_local
     )
-    for _, b in model.modules.values():
-        b.weight.requires_grad_()
-    parameters = [b.weight for _, b in model.modules.values()]
+    parameters = [linear.weight.requires_grad_() for linear in model.trained.values()]
     expected = []
     for index in observed.example.unique_consecutive().tolist():
         example = examples[index]
@@ -72,9 +71,10 @@ def test_the_direction_u_is_the_margins_gradient_in_the_final_residual() -> None
     torch.testing.assert_close(u.double(), expected, rtol=2e-5, atol=2e-5 * float(expected.abs().max()))
 
 
-def test_margins_agree_with_finite_differences_of_scores() -> None:
-    """Moving B by epsilon T_c changes the margin of the last token by epsilon times its full-gradient score."""
-    model, examples = trained_looking(tiny_model(torch.float64)), tiny_examples(1)
+@pytest.mark.parametrize("train_a", [False, True])
+def test_margins_agree_with_finite_differences_of_scores(train_a: bool) -> None:
+    """Moving what is trained by epsilon T_c changes a token's margin by epsilon times its full-gradient score."""
+    model, examples = trained_looking(tiny_model(torch.float64, train_a=train_a)), tiny_examples(1)
     directions = random_directions(model)
     scorer = DirectionScorer("any", directions)
     observed = observe(model, whole_readout(model), examples, [scorer], position_local=False)
@@ -101,15 +101,16 @@ def test_a_contributor_without_examples_scores_exactly_zero_by_fisher_and_gradie
         assert torch.count_nonzero(scores[:, 0]) > 0
 
 
-def test_ekfac_with_a_full_basis_of_one_token_is_its_damped_outer_product() -> None:
+@pytest.mark.parametrize("side", ["", ".lora_A"])
+def test_ekfac_with_a_full_basis_of_one_token_is_its_damped_outer_product(side: str) -> None:
     """Against the equation written out densely: rotate, divide by the mean squared rotated gradients, rotate back."""
-    model, examples = trained_looking(tiny_model(torch.float64)), tiny_examples(6)
+    model, examples = trained_looking(tiny_model(torch.float64, train_a=bool(side))), tiny_examples(6)
     cache = HiddenCache(model, examples, common_prefix(examples))
     batches = [[Pack(example.owner, (i,))] for i, example in enumerate(examples)]
     found = curvature(model, cache, batches)
     totals = random_directions(model)
     corrected = model.split(found.corrected(model, totals, damping=0.5))
-    name = next(iter(model.modules))
+    name = next(iter(model.modules)) + side
     rows = []
     for batch in batches:
         hidden, layout = cache.batch(batch)
