@@ -1,6 +1,10 @@
 """Compositions made for requests: made once, forgotten by last use, and never half there."""
 
+import json
+import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -109,6 +113,48 @@ def test_a_registered_composition_keeps_its_files(world):
     size = sum(path.stat().st_size for path in built.directory.iterdir())
     world.open(size).build(world.parts(1, 2))
     assert built.directory.is_dir()
+
+
+KILLED = """
+import json, os, signal, sys
+from pathlib import Path
+import adapters.compositions, adapters.install
+from adapters.base import BaseModel
+from adapters.compositions import Compositions
+from adapters.database import Database
+from adapters.registry import Registry
+
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+data, base, step, parts = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], json.loads(sys.argv[4])
+registry = Registry(Database(data / "registry.db"), data / "adapters", BaseModel.from_directory(base))
+steps = {
+    "composed": (adapters.compositions, "composed_facts"),
+    "sealed": (adapters.install.Installation, "is_intact"),
+    "renamed": (adapters.install, "_sync"),
+    "documents": (adapters.compositions.outbox, "record"),
+}
+setattr(*steps[step], die)
+Compositions(registry, data / "adapters", "operator", 1 << 30).build(parts)
+"""
+
+
+@pytest.mark.parametrize("step", ["composed", "sealed", "renamed", "documents"])
+def test_a_killed_build_leaves_nothing(world, make_base, tmp_path, step):
+    """kill -9 between any two steps: no row, no document, and after recovery no file; then it is built as ever."""
+    parts, before = world.parts(700_000, 300_000), sorted(world.directory.rglob("*"))
+    documents = world.registry.database.row("SELECT count(*) FROM documents")
+    arguments = [tmp_path, make_base(tmp_path / "base"), step, json.dumps(parts)]
+    command = [sys.executable, "-c", KILLED, *map(str, arguments)]
+    killed = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    assert killed.returncode == -9, killed.stderr
+    assert world.open().find(parts) is None
+    assert world.registry.database.row("SELECT count(*) FROM documents") == documents
+    world.now[0] *= 2  # work in progress is swept by its age, which the file system's clock gives
+    world.registry.recover()
+    assert sorted(world.directory.rglob("*")) == before
+    assert world.open().build(parts).composed_of == parts
 
 
 @pytest.mark.parametrize("lost", ["row", "files"])
