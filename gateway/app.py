@@ -20,6 +20,7 @@ from gateway.routes import (
     adapters,
     audits,
     billing,
+    credit_notes,
     datanets,
     disputes,
     log,
@@ -40,7 +41,20 @@ def create_app(settings: Settings | None = None) -> ASGIApp:
     settings = settings or Settings.from_environment()
     app = FastAPI(title="OpenLedger Gateway", lifespan=lambda app: _lifespan(app, settings))
     install_error_handlers(app)
-    for module in (openai, accounts, datanets, adapters, money, billing, disputes, payouts, log, operation, audits):
+    for module in (
+        openai,
+        accounts,
+        datanets,
+        adapters,
+        money,
+        billing,
+        credit_notes,
+        disputes,
+        payouts,
+        log,
+        operation,
+        audits,
+    ):
         app.include_router(module.router)
     return RequestIds(app)
 

@@ -124,7 +124,16 @@ def list_credit_notes(ledger: Ledger, tenant: str | None = None, issuer: str = I
             + " ORDER BY number",
             (issuer,) if tenant is None else (issuer, tenant),
         )
-    return [{"object": "credit_note", **dict(zip(names, row, strict=True))} for row in rows]
+    notes = [dict(zip(names, row, strict=True)) for row in rows]
+    return [
+        {
+            "object": "credit_note",
+            "currency": ledger.currency,
+            **note,
+            "total_nanos": note["amount_nanos"] + note["tax_nanos"],
+        }
+        for note in notes
+    ]
 
 
 def _find_invoice(connection: Connection, tenant: str, period: str) -> dict[str, Any] | None:

@@ -33,6 +33,7 @@ MeteringError
 │   └── WitnessRefused      carries the HTTP `status` of C2SP tlog-witness
 ├── ReceiptInvalid          carries the failing `step`
 ├── StatementInvalid        carries the failing `step`
+├── ExportInvalid           not a FOCUS export of ours: a column is missing, a cost is not an exact decimal
 ├── UsageUnknown            no settled usage event of that id (not settled yet, or never metered)
 └── PeriodInvalid           a period that is not `YYYY-MM` or `YYYY-MM-DD`
 """
@@ -194,6 +195,10 @@ class StatementInvalid(MeteringError):
         super().__init__(f"{step}: {detail}")
         self.step = step
         self.detail = detail
+
+
+class ExportInvalid(MeteringError):
+    pass
 
 
 class UsageUnknown(MeteringError):

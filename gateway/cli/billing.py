@@ -8,12 +8,13 @@ import typer
 from typer.core import TyperGroup
 
 from gateway.cli.api import Api
-from gateway.cli.failures import REFUSED, USAGE, Failure
+from gateway.cli.failures import FINDING, REFUSED, USAGE, Failure
 from gateway.cli.output import Json, emit, facts, money, table
 
 Account = Annotated[str | None, typer.Option("--account", help="another account (operator)")]
 Reason = Annotated[str, typer.Option("--reason", help="kept on record")]
 FORMATS = {".csv": "csv", ".html": "html", ".pdf": "pdf", ".json": "json", ".txt": "text"}
+NOTE_FORMATS = (".html", ".pdf", ".json")
 
 
 class DisputeGroup(TyperGroup):
@@ -98,20 +99,50 @@ def list_invoices(account: Account = None, as_json: Json = False) -> None:
 
 @billing.command("get")
 def get_invoice(
-    invoice: Annotated[str, typer.Argument(help="number (INV-000001) or period (2026-11)")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="file: .pdf, .html, .csv, .json or .txt")],
+    number: Annotated[str, typer.Argument(help="INV-000001, CN-000001, or a period (2026-11)")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="file: .pdf, .html or .json; of invoices .csv or .txt too")],
     account: Account = None,
     dataset: Annotated[str, typer.Option(help="of .csv: invoice_detail or cost_and_usage")] = "invoice_detail",
     as_json: Json = False,
 ) -> None:
-    """Download an invoice; the file's ending says in which form."""
-    kind = FORMATS.get(out.suffix)
-    if kind is None:
-        raise Failure(USAGE, f"{out} must end in one of {', '.join(FORMATS)}")
-    path = f"/invoices/{invoice}" + (f".{kind}" if kind in ("csv", "html", "pdf") else "")
+    """Download an invoice or a credit note; the file's ending says in which form."""
+    is_note = number.startswith("CN-")
+    forms = NOTE_FORMATS if is_note else tuple(FORMATS)
+    if out.suffix not in forms:
+        raise Failure(USAGE, f"{out} must end in one of {', '.join(forms)}")
+    kind = FORMATS[out.suffix]
+    path = f"/{'credit_notes' if is_note else 'invoices'}/{number}" + (
+        f".{kind}" if kind in ("csv", "html", "pdf") else ""
+    )
     query = {"dataset": dataset} if kind == "csv" else {"format": "text"} if kind == "text" else {}
     Api.from_environment(admin=account is not None).download(path, out, account=account, **query)
-    emit(as_json, {"invoice": invoice, "file": str(out)}, f"{invoice} written to {out}")
+    emit(as_json, {"number": number, "file": str(out)}, f"{number} written to {out}")
+
+
+@billing.command("notes")
+def list_notes(account: Account = None, as_json: Json = False) -> None:
+    """Credit notes: yours; for the operator, all."""
+    rows = Api.from_environment(admin=account is not None).get("/billing/credit_notes", account=account)["data"]
+    shown = [{**row, "total": money(row["total_nanos"], row["currency"])} for row in rows]
+    emit(as_json, rows, table(shown, "number", "tenant", "invoice", "period", "total"))
+
+
+@billing.command("compare")
+def compare(
+    detail: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="an Invoice Detail export (.csv)")],
+    usage: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="the Cost and Usage export of the same")],
+    as_json: Json = False,
+) -> int:
+    """Whether two FOCUS exports say the same, offline. Exit code 1 when they do not."""
+    from metering.errors import ExportInvalid
+    from metering.focus_agreement import disagreements
+
+    try:
+        found = disagreements(detail.read_bytes(), usage.read_bytes())
+    except ExportInvalid as error:
+        raise Failure(USAGE, str(error)) from error
+    emit(as_json, {"agree": not found, "disagreements": found}, "\n".join(found) or "the exports agree")
+    return FINDING if found else 0
 
 
 @billing.command("finalise")

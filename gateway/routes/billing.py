@@ -1,4 +1,4 @@
-"""Invoices as documents, credit notes, billing profiles, and statements with proofs."""
+"""Invoices as documents, billing profiles, and statements with proofs."""
 
 from dataclasses import asdict
 from typing import Any
@@ -9,13 +9,12 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from gateway.accounts import Caller
 from gateway.edge import Admin, Anyone, Held, answer, listing, own_or_admin, read_json
 from gateway.errors import Conflict, Forbidden, GatewayError, InvalidRequest, NotFound
-from gateway.pages.invoice_html import invoice_html
+from gateway.pages.html_pages import invoice_html
 from gateway.pages.invoice_pdf import invoice_pdf
 from gateway.routes.accounts import text
 from gateway.services import OPERATOR, Services
 from metering.billing_profile import BillingProfile, get_profile, parse_profile, put_profile
 from metering.billing_status import BillingStatus
-from metering.credit_note import credit_invoice, get_credit_note, list_credit_notes
 from metering.errors import BillingRefused, PeriodInvalid, UsageUnknown
 from metering.focus import cost_and_usage, invoice_detail
 from metering.invoice import build_invoice, render_invoice
@@ -51,21 +50,6 @@ async def all_invoices(services: Held, caller: Anyone, account: str | None = Non
     return listing(await perform(services, list_invoices, whose(caller, account)))
 
 
-@router.get("/billing/credit_notes")
-async def all_credit_notes(services: Held, caller: Anyone, account: str | None = None) -> Response:
-    """One's own credit notes; for the operator, of one account or of all."""
-    return listing(await perform(services, list_credit_notes, whose(caller, account)))
-
-
-@router.get("/credit_notes/{number}")
-async def credit_note(number: str, services: Held, caller: Anyone) -> Response:
-    """The document of a credit note of one's own."""
-    note = await perform(services, get_credit_note, number)
-    if not may_see(caller, note["tenant"]):
-        raise NotFound(f"credit_note_unknown: {number}", code="credit_note_unknown")
-    return answer({"object": "credit_note", **note})
-
-
 @router.get("/invoices/{identifier}.csv")
 async def invoice_csv(
     identifier: str, services: Held, caller: Anyone, account: str | None = None, dataset: str = "invoice_detail"
@@ -78,7 +62,7 @@ async def invoice_csv(
         body = invoice_detail(invoice)
     else:
         body = await perform(services, cost_and_usage, invoice)
-    return _file(body.encode(), "text/csv; charset=utf-8", f"{identifier}-{dataset}.csv")
+    return file_answer(body.encode(), "text/csv; charset=utf-8", f"{identifier}-{dataset}.csv")
 
 
 @router.get("/invoices/{identifier}.html")
@@ -91,7 +75,7 @@ async def invoice_page(identifier: str, services: Held, caller: Anyone, account:
 async def invoice_document(identifier: str, services: Held, caller: Anyone, account: str | None = None) -> Response:
     """A PDF."""
     invoice = await find_invoice(services, caller, identifier, account)
-    return _file(await services.call(invoice_pdf, invoice), "application/pdf", f"{identifier}.pdf")
+    return file_answer(await services.call(invoice_pdf, invoice), "application/pdf", f"{identifier}.pdf")
 
 
 @router.get("/invoices/{identifier}")
@@ -157,16 +141,6 @@ async def void(number: str, request: Request, services: Held, caller: Admin) -> 
     require_number(number)
     reason = text(await read_json(request), "reason", "")
     return answer({"object": "invoice", "id": number, **await perform(services, void_invoice, number, reason)})
-
-
-@router.post("/invoices/{number}/credit_notes")
-async def credit(number: str, request: Request, services: Held, caller: Admin) -> Response:
-    """{"amount_nanos", "reason"}: gives back a net amount and its part of the tax."""
-    require_number(number)
-    body = await read_json(request)
-    reason = text(body, "reason", "")
-    note = await perform(services, credit_invoice, number, body.get("amount_nanos"), reason)
-    return answer({"object": "credit_note", **note}, 201)
 
 
 @router.get("/billing/profile")
@@ -236,5 +210,6 @@ def _profile(account: str, profile: BillingProfile) -> dict[str, Any]:
     return {"object": "billing_profile", "account": account, **asdict(profile)}
 
 
-def _file(body: bytes, media_type: str, name: str) -> Response:
+def file_answer(body: bytes, media_type: str, name: str) -> Response:
+    """A document to look at, with the name under which it is saved."""
     return Response(body, media_type=media_type, headers={"content-disposition": f'inline; filename="{name}"'})

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 
 import httpx
 import pytest
@@ -76,9 +77,41 @@ async def test_a_dispute_over_http(operator: Client, alice: Client, events: list
     assert (note["invoice"], note["total_nanos"]) == ("INV-000001", 2161 + 551)
     assert (await alice.get("/v1/accounts/alice")).json()["wallet"]["available_nanos"] == before + note["total_nanos"]
     assert "CN-000001" in (await alice.get("/v1/invoices/INV-000001.html")).text
+    document = await alice.get("/v1/credit_notes/CN-000001/document")
+    assert digest(document.content) == note["digest"]
     assert [step["state"] for step in (await alice.get(path)).json()["history"]] == ["open", "upheld"]
     report = (await operator.get("/v1/admin/check")).json()
     assert [one for one in report["findings"] if one["name"] != "metered_not_generated"] == []  # no engine, no tally
+
+
+async def test_a_credit_note_is_printed(operator: Client, alice: Client, events: list) -> None:
+    """Page and PDF: the invoice it is on, the tax by name and rate, totals that add up; the PDF is always the same."""
+    await profiled(operator, alice)
+    await operator.post("/v1/invoices", json={"account": "alice", "period": PERIOD})
+    body = {"amount_nanos": 1000, "reason": "<i>goodwill</i>"}
+    assert (await operator.post("/v1/invoices/INV-000001/credit_notes", json=body)).json()["number"] == "CN-000001"
+    page = (await alice.get("/v1/credit_notes/CN-000001.html")).text
+    for text in ("Credit on invoice INV-000001", "VAT 25.5 %", "&lt;i&gt;goodwill&lt;/i&gt;", "Żółw &lt;b&gt;"):
+        assert text in page
+    amounts = re.findall(r"<td>([0-9.]+)</td>", page)
+    assert amounts == ["0.000001000", "0.000001000", "0.000000255", "0.000001255", "0.000001255"]
+    printed, again = [(await alice.get("/v1/credit_notes/CN-000001.pdf")).content for _ in range(2)]
+    assert printed == again
+    assert (printed[:5], printed.count(b"/Type /Page\n")) == (b"%PDF-", 1)
+
+
+async def test_a_credit_note_before_the_invoice_names_its_month(operator: Client, alice: Client, events: list) -> None:
+    """It has no tax yet: the month's invoice will show it, and charge tax on the rest."""
+    await profiled(operator, alice)
+    dispute = (await alice.post("/v1/disputes", json={"request_id": events[0].id, "reason": "x"})).json()["id"]
+    await operator.post(f"/v1/disputes/{dispute}/resolve", json={"outcome": "uphold", "reason": "replayed"})
+    page = (await alice.get("/v1/credit_notes/CN-000001.html")).text
+    assert "Credit on November 2025" in page
+    assert f"Request {events[0].id}" in page
+    assert "VAT" not in page
+    assert (await alice.get("/v1/credit_notes/CN-000001.pdf")).content.startswith(b"%PDF-")
+    await operator.post("/v1/invoices", json={"account": "alice", "period": PERIOD})
+    assert "Credit note CN-000001" in (await alice.get("/v1/invoices/INV-000001.html")).text
 
 
 async def test_a_month_is_closed_by_command(operator: Client, alice: Client, events: list) -> None:
@@ -132,6 +165,9 @@ async def test_others_see_nothing_and_members_decide_nothing(operator: Client, a
         contested = await bob.post("/v1/disputes", json={"request_id": events[1].id, "reason": "x"})
         assert code(contested) == (404, "receipt_not_found")
         assert (await bob.get("/v1/billing/invoices")).json()["data"] == []
+        await operator.post("/v1/invoices/INV-000001/credit_notes", json={"amount_nanos": 1, "reason": "x"})
+        for path in ("CN-000001", "CN-000001.html", "CN-000001.pdf", "CN-000001/document", "CN-000009"):
+            assert code(await bob.get(f"/v1/credit_notes/{path}")) == (404, "credit_note_unknown")
         assert code(await bob.get("/v1/disputes?account=alice")) == (403, "forbidden")
         assert code(await bob.put("/v1/billing/profile", json={"name": "B", "tax_rate_ppm": 0})) == (403, "forbidden")
         steps = (

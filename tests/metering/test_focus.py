@@ -13,8 +13,10 @@ from focus_data_toolkit.model.validator import COND_UNIT_PRICING, lint_focus_1_4
 from metering.billing_profile import BillingProfile, put_profile
 from metering.credit_note import credit_invoice
 from metering.dispute import open_dispute, resolve_dispute
+from metering.errors import ExportInvalid
 from metering.event import rfc3339
 from metering.focus import cost_and_usage, invoice_detail
+from metering.focus_agreement import disagreements
 from metering.invoice import build_invoice
 from metering.invoice_lifecycle import finalise_invoice, get_invoice
 from metering.ledger import now_us
@@ -65,6 +67,7 @@ def test_cost_and_usage_is_valid_and_leads_to_invoice_detail(invoice, market):
     """Every InvoiceDetailId has the same cost in both data sets; no scientific notation anywhere."""
     found, details = rows(cost_and_usage(market.ledger, invoice)), rows(invoice_detail(invoice))
     assert lint("Cost and Usage", found) == []
+    assert disagreements(invoice_detail(invoice).encode(), cost_and_usage(market.ledger, invoice).encode()) == []
     assert total(found) == total(details)
     for detail in details:
         part = [row for row in found if row["InvoiceDetailId"] == detail["InvoiceDetailId"]]
@@ -84,3 +87,37 @@ def test_a_draft_can_be_exported(market, settler):
     assert lint("Invoice Detail", found) == lint("Cost and Usage", rows(cost_and_usage(market.ledger, draft))) == []
     assert found[0]["InvoiceId"].startswith("DRAFT-")
     assert found[0]["InvoiceIssueStatus"] == "Open"
+    assert disagreements(invoice_detail(draft).encode(), cost_and_usage(market.ledger, draft).encode()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda text: text.replace("-0.000002161", "-0.000002162", 1), "Credit: Invoice Detail has -0.000002161"),
+        (lambda text: text.replace(",Tax,", ",Usage,"), "Tax: only in Invoice Detail"),
+        (lambda text: text.replace("USD", "EUR"), "EUR"),
+        (lambda text: text.replace("CN-000002,", "CN-000003,"), "CN-000003"),
+        (lambda text: "\r\n".join(text.split("\r\n")[:2]) + "\r\n", "only in Invoice Detail"),
+        (lambda text: text + text.split("\r\n")[1] + "\r\n", "Usage: Invoice Detail has"),
+        (lambda text: text.replace("INV-000001-0001", "INV-000001-0002"), "only in Invoice Detail"),
+    ],
+    ids=["cost", "category", "currency", "invoice", "missing", "twice", "row"],
+)
+def test_exports_that_differ_are_found(invoice, market, change, named):
+    """A changed cost, category, currency or invoice, a row too few or too many, a row of another line."""
+    usage = cost_and_usage(market.ledger, invoice)
+    changed = change(usage)
+    assert changed != usage
+    found = disagreements(invoice_detail(invoice).encode(), changed.encode())
+    assert any(named in line for line in found), found
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"InvoiceId\r\n", b"\xff", pytest.param(None, id="float")],
+)
+def test_what_is_no_export_is_refused(invoice, market, data):
+    """No columns, other columns, no text, a cost in floating point."""
+    usage = cost_and_usage(market.ledger, invoice).encode()
+    with pytest.raises(ExportInvalid):
+        disagreements(usage.replace(b"-0.000001255", b"-1.255e-06") if data is None else data, usage)

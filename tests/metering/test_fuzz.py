@@ -21,6 +21,7 @@ from metering.errors import (
     BillingRefused,
     CanonicalError,
     EventInvalid,
+    ExportInvalid,
     JournalCorrupt,
     MeteringError,
     NoteInvalid,
@@ -32,6 +33,7 @@ from metering.errors import (
     TermsInvalid,
 )
 from metering.event import decode_event, decode_sound_event, encode_event, event_from_json
+from metering.focus_agreement import DETAIL, disagreements
 from metering.forwarder_state import FILE, ForwarderState, SegmentState, load_state
 from metering.journal import JournalWriter
 from metering.journal_reader import JournalReader
@@ -49,6 +51,7 @@ VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "usage-event.json"
 EVENT = VECTORS["accepted"][0]["bytes"].encode()
 BINDING = Binding("ada", "0x" + "11" * 20, 1, 1).document()
 PROFILE = {"name": "Acme", "address": ["1 Road", "Town"], "tax_id": "1", "tax_rate_ppm": 200_000, "terms_days": 30}
+EXPORT = (",".join((*DETAIL, "BilledCost")) + '\r\nINV-1-1,INV-1,2026-11,2026-12,USD,Usage,"0.100000000"\r\n').encode()
 FORWARDED = asdict(ForwarderState("stream", "server", 3, segments={"a.seg": SegmentState(64, 3)}))
 POLICY = "# witnesses\nlog {key}\nwitness one {key}\ngroup all 1 one\nquorum all\n"
 ONE_SETUP = settings(
@@ -103,6 +106,13 @@ def test_payout_bindings(value: Any):
 def test_periods(text: str):
     """A period, or PeriodInvalid."""
     answers(parse_period, text, PeriodInvalid)
+
+
+@given(damaged(EXPORT))
+def test_focus_exports(data: bytes):
+    """Two exports are compared: equal ones agree, a damaged one differs or is refused."""
+    assert disagreements(EXPORT, EXPORT) == []
+    answers(lambda given_value: disagreements(given_value, EXPORT), data, ExportInvalid)
 
 
 @ONE_SETUP

@@ -71,10 +71,34 @@ async def test_a_month_from_draft_to_credit_note(command: Command, events: list,
     assert (status, "INVOICE INV-000001 (paid)" in text) == (0, True)
     status, text = await command("billing", "credit", "INV-000001", "1000", "--reason", "goodwill")
     assert (status, "CN-000001" in text) == (0, True)
+    for suffix, start in ((".pdf", b"%PDF-"), (".html", b"<!doctype html>"), (".json", b"{")):
+        file = tmp_path / f"note{suffix}"
+        assert (await command("billing", "get", "CN-000001", "-o", str(file), caller="alice"))[0] == 0
+        assert file.read_bytes().startswith(start)
+    assert (await command("billing", "get", "CN-000001", "-o", str(tmp_path / "note.csv"), caller="alice"))[0] == 2
+    status, text = await command("billing", "notes", caller="alice")
+    assert (status, "CN-000001" in text, "INV-000001" in text) == (0, True, True)
     assert (await command("billing", "credit", "INV-000001", "999999999", "--reason", "all"))[0] == 3
     assert (await command("billing", "void", "INV-000001", "--reason", "wrong"))[0] == 3
     assert "invoice_is_draft" in (await command("billing", "void", PERIOD, "--reason", "wrong"))[1]
     assert (await command("billing", "close", caller="alice"))[0] == 3
+
+
+async def test_two_exports_are_compared(command: Command, events: list, tmp_path: Path) -> None:
+    """Exit code 0 when they agree, 1 when a cost differs, 2 for what is no export."""
+    await command("billing", "close", PERIOD)
+    files = [str(tmp_path / f"{dataset}.csv") for dataset in ("invoice_detail", "cost_and_usage")]
+    for file in files:
+        assert (
+            await command("billing", "get", "INV-000001", "-o", file, "--dataset", Path(file).stem, caller="alice")
+        )[0] == 0
+    assert await command("billing", "compare", *files) == (0, "the exports agree\n")
+    usage = Path(files[1])
+    usage.write_text(usage.read_text().replace("0.000002100", "0.000002200", 1))
+    status, text = await command("billing", "compare", *files)
+    assert (status, "Usage: Invoice Detail has" in text) == (1, True)
+    usage.write_text("nothing\n")
+    assert (await command("billing", "compare", *files))[0] == 2
 
 
 async def test_a_dispute_from_opening_to_part(command: Command, operator, events: list) -> None:

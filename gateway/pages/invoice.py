@@ -2,30 +2,24 @@
 
 from typing import Any
 
+from gateway.pages.writing import amount_writer, date_text, period_text, rate_text, thousands
 from metering.invoice import KIND_LABELS
-from metering.money import format_nanos, format_ppm
+from metering.money import format_nanos
 
 MILLION = 1_000_000
-MONTHS = (
-    "January", "February", "March", "April", "May", "June",
-    "July", "August", "September", "October", "November", "December",
-)  # fmt: skip
 TITLES = {"draft": "Draft invoice", "open": "Invoice", "paid": "Invoice", "void": "Void invoice"}
 
 
-def present(invoice: dict[str, Any]) -> dict[str, Any]:
+def present_invoice(invoice: dict[str, Any]) -> dict[str, Any]:
     """Titles, parties, groups of lines, totals and proofs as text.
 
     All amounts have the decimals that the longest of them needs (at least 2), so that columns align and nothing is
     rounded; prices are per million tokens.
     """
-    decimals = _decimals(invoice)
-
-    def amount(nanos: int) -> str:
-        return _thousands(format_nanos(nanos, decimals))
-
+    amount = amount_writer(_amounts(invoice))
     return {
         "title": TITLES[invoice["status"]],
+        "addressee": "Bill to",
         "number": invoice["number"] or "—",
         "status": invoice["status"],
         "currency": invoice["currency"],
@@ -45,9 +39,12 @@ def present(invoice: dict[str, Any]) -> dict[str, Any]:
 
 def _facts(invoice: dict[str, Any]) -> list[tuple[str, str]]:
     """What stands beside the title."""
-    facts = [("Invoice number", invoice["number"] or "not issued yet"), ("Billing period", _period(invoice["period"]))]
+    facts = [
+        ("Invoice number", invoice["number"] or "not issued yet"),
+        ("Billing period", period_text(invoice["period"])),
+    ]
     if invoice["issued"]:
-        facts += [("Date of issue", _date(invoice["issued"])), ("Payment due", _date(invoice["due"]))]
+        facts += [("Date of issue", date_text(invoice["issued"])), ("Payment due", date_text(invoice["due"]))]
     return [*facts, ("Client account", invoice["tenant"])]
 
 
@@ -63,7 +60,7 @@ def _groups(invoice: dict[str, Any], amount: Any) -> list[dict[str, Any]]:
             {
                 "item": label if line["unit_nanos"] else f"{label} (free of charge)",
                 "quantity": f"{line['quantity']:,}",
-                "price": _thousands(format_nanos(line["unit_nanos"] * MILLION, 2)),
+                "price": thousands(format_nanos(line["unit_nanos"] * MILLION, 2)),
                 "amount": amount(line["amount_nanos"]),
             }
         )
@@ -78,7 +75,7 @@ def _totals(invoice: dict[str, Any], amount: Any) -> list[dict[str, Any]]:
         rows.append((f"Credit note {one['credit_note']}", f"−{amount(one['amount_nanos'])}", ""))
     if invoice["adjustments"]:
         rows.append(("Net amount", amount(invoice["net_nanos"]), ""))  # what the tax is on
-    rows.append((f"{tax['label']} {_rate(tax['rate_ppm'])}", amount(tax["amount_nanos"]), ""))
+    rows.append((f"{tax['label']} {rate_text(tax['rate_ppm'])}", amount(tax["amount_nanos"]), ""))
     rows.append((f"Total {invoice['currency']}", amount(invoice["total_nanos"]), "strong"))
     if invoice["status"] in ("open", "paid"):
         due_nanos = invoice["amount_due_nanos"]
@@ -99,33 +96,9 @@ def _proofs(invoice: dict[str, Any]) -> list[tuple[str, str]]:
     return proofs
 
 
-def _decimals(invoice: dict[str, Any]) -> int:
-    """How many decimals the finest amount needs."""
+def _amounts(invoice: dict[str, Any]) -> list[int]:
+    """All that is shown."""
     amounts = [line["amount_nanos"] for line in invoice["lines"]]
     amounts += [one["amount_nanos"] for one in invoice["adjustments"]]
     amounts += [note["total_nanos"] for note in invoice.get("credit_notes", ())]
-    amounts += [invoice["tax"]["amount_nanos"], invoice.get("amount_due_nanos", 0)]
-    return max(len(format_nanos(nanos, 2).partition(".")[2]) for nanos in amounts)
-
-
-def _rate(rate_ppm: int) -> str:
-    """255000 -> 25.5 %."""
-    digits = format_ppm(rate_ppm).removesuffix(" %")
-    return f"{digits.rstrip('0').rstrip('.')} %"
-
-
-def _thousands(text: str) -> str:
-    whole, point, fraction = text.partition(".")
-    return f"{int(whole):,}{point}{fraction}"
-
-
-def _period(name: str) -> str:
-    """2026-11 -> November 2026."""
-    year, month, *day = name.split("-")
-    return " ".join([*day, MONTHS[int(month) - 1], year])
-
-
-def _date(text: str) -> str:
-    """2026-12-01T... -> 1 December 2026."""
-    year, month, day = text[:10].split("-")
-    return f"{int(day)} {MONTHS[int(month) - 1]} {year}"
+    return [*amounts, invoice["tax"]["amount_nanos"], invoice.get("amount_due_nanos", 0)]
