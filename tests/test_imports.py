@@ -19,7 +19,7 @@ RULES: dict[str, tuple[set[str], bool]] = {
     "adapters": (set(), False),
     "adapters/training": ({"kernels"}, True),
     "adapters/demo": (set(), True),
-    "adapters/bench": ({"kernels"}, True),
+    "adapters/bench": ({"kernels", "metering"}, True),
     "gateway": ({"adapters", "metering"}, False),
     "gateway/engine": ({"kernels", "adapters"}, True),
     "loadtest": (set(), False),

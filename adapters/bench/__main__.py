@@ -1,11 +1,13 @@
-"""python -m adapters.bench world|peers|judge: a world of a benchmark Datanet, its peers, and retraining as the judge.
+"""python -m adapters.bench world|peers|judge|attacks: worlds of benchmark Datanets, their peers, judges and attackers.
 
 world DATANET --base DIR --out DIR     fetch, export, train and write DIR/DATANET-world (twenty-sources or
                                        invented-facts)
 peers WORLD [--rows a,b] [--json]      score it; finished rows are reused
 judge WORLD [--subsets 32 --seeds 2]   train the subset bank, then LDS of every row; --out writes the JSON
 speed WORLD [--rounds 3]               what a retraining costs, by dtype, batch and processes
-all [--setting small|full]             all three for both Datanets; JSON and figure under docs/results
+attacks --base DIR [--out FILE]        axioms and attacks: what each earns, by defence
+near-duplicates                        how close honest examples are, and which copies the Datanet's check finds
+all [--setting small|full]             world, peers and judge of both Datanets, then the attacks; under docs/results
 """
 
 from __future__ import annotations
@@ -18,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from adapters.bench import text
+from adapters.bench.attacks import attacks_table, run_attacks
 from adapters.bench.bank_speed import bank_speed
 from adapters.bench.figure import write_report
 from adapters.bench.judge import judge
 from adapters.bench.judge import text as text_table
 from adapters.bench.machine import fast_dtype, machine_and_commit
+from adapters.bench.near_duplicate_rates import near_duplicate_rates, rates_table
 from adapters.bench.peer_rows import CACHE_DIR, peer_rows
 from adapters.bench.table import measured, table
 from adapters.bench.world import write_world
@@ -99,6 +103,13 @@ def run_all(name: str, base_dir: Path, work_dir: Path, out_dir: Path) -> Iterato
         yield report
 
 
+def _attacks(base_dir: Path, work_dir: Path, out: Path, thread_count: int = 2) -> str:
+    report = run_attacks(work_dir / "attacks", base_dir, CACHE_DIR.parent / "debian", thread_count, TerminalBar())
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(report | machine_and_commit(), indent=1) + "\n")
+    return attacks_table(report)
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m adapters.bench", description=__doc__.splitlines()[0])
@@ -128,7 +139,14 @@ def main() -> None:
     speed = commands.add_parser("speed", help="seconds a retraining, by dtype, batch and processes")
     speed.add_argument("world", type=Path)
     speed.add_argument("--rounds", type=int, default=3)
-    everything = commands.add_parser("all", help="world, peers and judge of both benchmark Datanets")
+    attacks = commands.add_parser("attacks", help="axioms and attacks: what each earns, with and without the defences")
+    attacks.add_argument("--base", type=Path, default=Path(".cache/base"))
+    attacks.add_argument("--work", type=Path, default=Path(".cache/attribution"))
+    attacks.add_argument("--threads", type=int, default=2)
+    attacks.add_argument("--out", type=Path, default=Path("docs/results/attribution-attacks.json"), help="JSON file")
+    rates = commands.add_parser("near-duplicates", help="how close honest examples are, and which copies are found")
+    rates.add_argument("--json", action="store_true")
+    everything = commands.add_parser("all", help="world, peers and judge of both benchmark Datanets; attacks")
     everything.add_argument("--setting", choices=SETTINGS, default="small")
     everything.add_argument("--base", type=Path, default=Path(".cache/base"))
     everything.add_argument("--work", type=Path, default=Path(".cache/attribution"))
@@ -140,6 +158,14 @@ def main() -> None:
     if given.command == "all":
         for report in run_all(given.setting, given.base, given.work, given.out):
             print(text_table(report))
+        print(_attacks(given.base, given.work, given.out / "attribution-attacks.json"))
+        return
+    if given.command == "attacks":
+        print(_attacks(given.base, given.work, given.out, given.threads))
+        return
+    if given.command == "near-duplicates":
+        found = near_duplicate_rates(CACHE_DIR.parent / "debian")
+        print(json.dumps(found, indent=1) if given.json else rates_table(found))
         return
     if given.command == "judge":
         print(_judge(given))
@@ -148,8 +174,8 @@ def main() -> None:
         print(build_world(given.datanet, given.base, given.out, given.segments, given.threads))
         return
     rows = given.rows.split(",") if given.rows else None
-    found = peer_rows(given.world, rows, threads=given.threads, limit_s=given.limit, progress=TerminalBar())
-    report = measured(given.world, found)
+    scored = peer_rows(given.world, rows, threads=given.threads, limit_s=given.limit, progress=TerminalBar())
+    report = measured(given.world, scored)
     print(json.dumps(report) if given.json else table(report))
 
 
