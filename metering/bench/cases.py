@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from metering import merkle
-from metering.bench.market import ADAPTER, BOOK, encode_all, make_events, place_holds, prepare, write_journal
+from metering.bench.market import (
+    ADAPTER,
+    BOOK,
+    TERMS_DIGEST,
+    encode_all,
+    make_events,
+    place_holds,
+    prepare,
+    write_journal,
+)
 from metering.bench.rivals import RowInserts, create_rivals, insert_raw, transfer_in_sql
 from metering.canonical import digest
 from metering.config import MeteringConfig
@@ -27,6 +38,7 @@ from metering.store import open_store
 
 REPEATS = 300
 MINUTE_US = 60_000_000
+USAGE = "id, event_digest, window_id, leaf_index, tenant, terms, completion_tokens, base_only, amount_nanos, body"
 MEMORY_STEP = 4096  # events made at a time
 
 
@@ -85,7 +97,8 @@ def request_latencies(ledger: Ledger, config: MeteringConfig) -> dict[str, float
     """Median microseconds on the request path: a hold, and the usage event's becoming durable in the journal.
 
     That event posts the hold, whatever happens afterwards. `post_us` is what a post in the ledger itself takes, durable
-    when it returns: settlement does that for a batch at a time.
+    when it returns: settlement does that for a batch at a time, so it is measured after the requests, not between them
+    (its fsync of the ledger's log is what the next event's would wait for).
     """
     ledger.open_account("host:bench", ledger.currency, overdraft=False)
     amount = worst_case_nanos(BOOK, ADAPTER, 100, 120)
@@ -95,8 +108,10 @@ def request_latencies(ledger: Ledger, config: MeteringConfig) -> dict[str, float
         name, until = f"bench-{number}", now_us() + MINUTE_US
         holds.append(timed(ledger.hold, name, "tenant-0", amount, until))
         events.append(timed(_append, writer, record))
-        posts.append(timed(ledger.post, name, f"{name}/post", amount // 2, "host:bench"))
     writer.close()
+    for number in range(REPEATS):
+        name = f"bench-{number}"
+        posts.append(timed(ledger.post, name, f"{name}/post", amount // 2, "host:bench"))
     both = [hold + event for hold, event in zip(holds, events, strict=True)]
     medians = {"hold_us": holds, "event_us": events, "hold_and_event_us": both, "post_us": posts}
     return {name: median(values) * 1e6 for name, values in medians.items()}
@@ -133,21 +148,44 @@ def _verify(leaf: bytes, index: int, path: list[bytes], size: int, root: bytes) 
 
 
 def invoice_seconds(ledger: Ledger, events: int) -> float:
-    """Seconds for the invoice of one tenant with `events` requests in the month (rows put there without settlement)."""
+    """Seconds for the invoice of one tenant with `events` requests in the month: its sums from the transfers, and the
+    root over all its receipts. The rows are put there without settlement."""
     at_us, batch = now_us(), 50_000
     with ledger.store.read() as connection:
-        found = connection.execute("SELECT debit, credit FROM transfers WHERE code = 'usage' LIMIT 1")
-    debit, credit = found[0]
+        debit, credit = connection.execute("SELECT debit, credit FROM transfers WHERE code = 'usage' LIMIT 1")[0]
+        leaves = connection.execute("SELECT max(size) FROM log_checkpoints")[0][0]
     for start in range(0, events, batch):
         numbers = range(start, min(start + batch, events))
-        rows = [(f"invoice-{number}", debit, credit, 100, "usage", at_us) for number in numbers]
+        digests = [f"sha256:{number:064x}" for number in numbers]
+        transfers = [(f"invoice-{number}", debit, credit, 100, "usage", at_us) for number in numbers]
+        entries = [(leaves + number, "usage", name) for number, name in zip(numbers, digests, strict=True)]
+        usage = [
+            (f"invoice-{number}", name, 1, leaves + number, "tenant-0", TERMS_DIGEST, 1, 0, 100, b"")
+            for number, name in zip(numbers, digests, strict=True)
+        ]
         with ledger.store.write() as connection:
-            connection.insert("transfers", "id, debit, credit, amount, code, time_us", rows)
-    return timed(build_invoice, ledger, "tenant-0", current_month(at_us))
+            connection.insert("transfers", "id, debit, credit, amount, code, time_us", transfers)
+            connection.insert("log_leaves", "leaf_index, kind, digest", entries)
+            connection.insert("usage", USAGE, usage)
+    with ledger.store.write() as connection:
+        connection.execute(
+            "INSERT INTO log_checkpoints (size, note, time_us) VALUES (?, '', ?)", (leaves + events, at_us)
+        )
+    began = time.perf_counter()
+    invoice = build_invoice(ledger, "tenant-0", current_month(at_us))
+    seconds = time.perf_counter() - began
+    assert invoice["receipts"]["count"] >= events
+    return seconds
 
 
 def memory_growth(config: MeteringConfig, events: int, rounds: int) -> dict[int, int]:
-    """Resident KiB of this process by the number of events that one settler has settled, after each round."""
+    """Resident KiB by the number of events that one settler has settled, after each round, in a process of its own:
+    in this one what other measurements have freed would hide the growth."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        return process.submit(_settle_for_long, config, events, rounds).result()
+
+
+def _settle_for_long(config: MeteringConfig, events: int, rounds: int) -> dict[int, int]:
     ledger = prepare(config)
     settler = Settler(dataclasses.replace(config, journal_retention_seconds=0.0))
     sizes = {}

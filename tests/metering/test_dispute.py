@@ -9,7 +9,6 @@ from metering.check import run_checks
 from metering.credit_note import get_credit_note
 from metering.dispute import get_dispute, list_disputes, open_dispute, resolve_dispute
 from metering.errors import BillingRefused, UsageUnknown
-from metering.event import rfc3339
 from metering.invoice import build_invoice, render_invoice
 from metering.invoice_lifecycle import finalise_invoice, get_invoice
 from metering.ledger import now_us
@@ -24,11 +23,6 @@ PAYEES += ("governance:facts", "treasury", "residue", "corrections")
 def ledger_url(every_store) -> str:
     """The same tests on both stores."""
     return every_store
-
-
-@pytest.fixture
-def month() -> str:
-    return rfc3339(now_us())[:7]
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import dataclasses
 import pytest
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 
-from metering.bench.nats_server import NatsServer
 from metering.check import run_checks
 from metering.errors import EventsMisconfigured, EventsUnavailable, ForwarderRunning
 from metering.event import encode_event
@@ -20,14 +19,6 @@ from metering.settler import Settler
 from tests.metering.bus import forward, on_bus, publish, settle, wait_for, with_stream
 
 EVENTS = 200
-
-
-@pytest.fixture
-def nats(tmp_path):
-    server = NatsServer(tmp_path / "nats")
-    server.start()
-    yield server
-    server.kill()
 
 
 @pytest.fixture

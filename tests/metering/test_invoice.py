@@ -23,11 +23,6 @@ def ledger_url(every_store) -> str:
     return every_store
 
 
-@pytest.fixture
-def month() -> str:
-    return rfc3339(now_us())[:7]
-
-
 def test_lines_add_up_to_what_was_debited(market, settler, month):
     """A line for each model, token kind and price; their sum is the total and the sum of the transfers."""
     market.serve(3)

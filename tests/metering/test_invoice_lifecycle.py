@@ -12,7 +12,6 @@ from metering.canonical import canonical_bytes, digest
 from metering.check import run_checks
 from metering.credit_note import credit_invoice, get_credit_note, list_credit_notes
 from metering.errors import BillingRefused, PeriodInvalid
-from metering.event import rfc3339
 from metering.invoice import build_invoice, render_invoice
 from metering.invoice_lifecycle import finalise_invoice, get_invoice, list_invoices, pay_invoice, void_invoice
 from metering.ledger import now_us
@@ -26,11 +25,6 @@ SELLER = BillingProfile("OpenLedger Oy", ("Mannerheimintie 1", "Helsinki"), "FI1
 def ledger_url(every_store) -> str:
     """The same tests on both stores."""
     return every_store
-
-
-@pytest.fixture
-def month() -> str:
-    return rfc3339(now_us())[:7]
 
 
 @pytest.fixture

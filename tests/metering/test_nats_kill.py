@@ -12,7 +12,6 @@ from functools import partial
 
 import pytest
 
-from metering.bench.nats_server import NatsServer
 from metering.check import run_checks
 from metering.config import MeteringConfig
 from metering.event import encode_event
@@ -20,14 +19,6 @@ from tests.metering.bus import on_bus, publish, settled, wait_for
 from tests.metering.conftest import fresh_ledger_url
 
 SETTLERS = 3
-
-
-@pytest.fixture
-def nats(tmp_path):
-    server = NatsServer(tmp_path / "nats")
-    server.start()
-    yield server
-    server.kill()
 
 
 @pytest.fixture
