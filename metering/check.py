@@ -6,17 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from metering import merkle
-from metering.canonical import digest
 from metering.check_billing import check_billing
+from metering.check_log import check_log
 from metering.config import MeteringConfig
-from metering.errors import EventInvalid, NoteInvalid
+from metering.errors import EventInvalid
 from metering.event import decode_event
 from metering.forwarder_state import unsettled_from
 from metering.journal_reader import JournalReader
 from metering.ledger import MICROTOKEN, MICROTOKENS_PER_TOKEN, Ledger
-from metering.log import leaf_bytes
-from metering.note import NoteVerifier
 from metering.store import Connection
 from metering.windows import BASE_ONLY
 
@@ -60,8 +57,8 @@ def run_checks(config: MeteringConfig, ledger: Ledger, generated: Mapping[str, i
             *_check_accounts(connection),
             *_check_windows(connection, ledger.currency),
             *_check_holds(connection),
-            *_check_log(connection, config),
             *_check_quarantine(connection),
+            *(Finding(*broken) for broken in check_log(connection, config)),
             *(Finding(*broken) for broken in check_billing(connection, ledger.currency)),
         ]
         if generated is not None:
@@ -158,30 +155,6 @@ def _check_holds(connection: Connection) -> Iterator[Finding]:
     )
     for name, held, pending in rows:
         yield Finding("held_not_holds", f"{name} has {held} held, its pending holds are {pending}")
-
-
-def _check_log(connection: Connection, config: MeteringConfig) -> Iterator[Finding]:
-    """The root recomputed from all leaves is the signed one, and each usage row still has its leaf's digest."""
-    leaves = connection.execute("SELECT leaf_index, kind, digest FROM log_leaves ORDER BY leaf_index")
-    if [row[0] for row in leaves] != list(range(len(leaves))):
-        yield Finding("log_leaf_missing", "leaf indexes have a gap")
-    rows = connection.execute("SELECT note FROM log_checkpoints ORDER BY size DESC LIMIT 1")
-    if not rows:
-        if leaves:
-            yield Finding("log_not_signed", f"{len(leaves)} leaves and no checkpoint")
-        return
-    nodes = merkle.MemoryNodes([merkle.leaf_hash(leaf_bytes(kind, name)) for _, kind, name in leaves])
-    try:
-        checkpoint = NoteVerifier(config.log_public_key_path.read_text()).open_checkpoint(rows[0][0])
-    except (NoteInvalid, OSError) as error:
-        yield Finding("checkpoint_invalid", str(error))
-        return
-    if checkpoint.size != len(leaves) or checkpoint.root != merkle.tree_root(nodes, len(leaves)):
-        yield Finding("log_root_differs", f"checkpoint of {checkpoint.size} leaves, log of {len(leaves)}")
-    digests = [row[2] for row in leaves]
-    for request_id, index, body in connection.execute("SELECT id, leaf_index, body FROM usage"):
-        if not 0 <= index < len(digests) or digests[index] != digest(bytes(body)):
-            yield Finding("usage_not_in_log", f"{request_id} differs from leaf {index}")
 
 
 def _check_quarantine(connection: Connection) -> Iterator[Finding]:

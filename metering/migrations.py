@@ -112,4 +112,8 @@ MIGRATIONS: list[list[str]] = [
         # a server checks a reference row by row, 20 us a settled event; these two are checked statement by statement
         "{transfer_accounts}",
     ],
+    [
+        # every turn of settlement asks for the last month that was invoiced
+        "CREATE INDEX invoices_month ON invoices (period)",
+    ],
 ]

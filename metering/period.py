@@ -51,5 +51,10 @@ def current_month(at_us: int) -> str:
     return datetime.fromtimestamp(at_us // 1_000_000, UTC).strftime("%Y-%m")
 
 
+def previous_month(month: str) -> str:
+    """2026-01 -> 2025-12."""
+    return (date.fromisoformat(f"{month}-01") - timedelta(days=1)).strftime("%Y-%m")
+
+
 def _midnight_us(day: date) -> int:
     return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1_000_000

@@ -5,7 +5,6 @@ Its exit status: see metering.process; 3 when another settler holds the ledger.
 
 from __future__ import annotations
 
-import fcntl
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from metering.catalog import Catalog
 from metering.config import MeteringConfig
 from metering.errors import LedgerUnavailable, LogKeyRetired, SettlerRunning
 from metering.ledger import Ledger, now_us
-from metering.log_key import load_signer
+from metering.log_key import is_waiting, load_signer
 from metering.month_end import MonthEnd
 from metering.process import Process, run_process
 from metering.reading import Reading, read_record
@@ -42,10 +41,7 @@ class Settler:
         if not config.many_settlers and not self._ledger.store.try_lock("settler"):
             self._ledger.close()
             raise SettlerRunning(f"another settler holds the ledger of {config.data_dir}")
-        config.data_dir.mkdir(parents=True, exist_ok=True)
-        with (config.data_dir / "log.key.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # settlers that start together make one key
-            self._signer = load_signer(config, self._ledger)
+        self._signer = load_signer(config, self._ledger)
         self._catalog = Catalog()
         with self._ledger.store.read() as connection:
             self._last_us = last_settled_us(connection)
@@ -115,8 +111,11 @@ class Settler:
         if time.monotonic() - self._tidy_at > TIDY_SECONDS:
             self._tidy_at = time.monotonic()
             self.source.tidy()
+            if is_waiting(self._config):  # who rotated the key may be gone, and nothing to be signed
+                self.read_key()
             if self._config.finalise_invoices:
-                self._month_end.turn(now_us())
+                self._last_us = max(self._last_us, now_us())  # nothing is settled before what was found to be over
+                self._month_end.turn(self._last_us)
         done = self.drain()
         last_entry = self._last_entry()
         if last_entry != self._retried_at and self._waits("quarantine"):
@@ -189,14 +188,13 @@ class Settler:
         return batch.finish(self._signer, self._config.batch_size)
 
     def _take_turn(self, connection: Connection) -> int:
-        """Wait until no other settler settles; the time, never before an earlier settlement by whomever.
+        """Wait until no other settler settles; the time, never before an earlier settlement by whomever, nor within a
+        month that was invoiced.
 
-        A clock set back, or one behind those of other settlers, does not reopen a period.
+        A clock set back, or one behind those of others, does not reopen a period.
         """
         connection.take_turn()
-        if self._config.many_settlers:
-            self._last_us = max(self._last_us, last_settled_us(connection))
-        self._last_us = max(self._last_us, now_us())
+        self._last_us = max(self._last_us, last_settled_us(connection), now_us())
         return self._last_us
 
     def _last_entry(self) -> int:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
-from metering.period import current_month, parse_period
+from metering.period import current_month, previous_month
 from metering.pricebook import KINDS
 from metering.store import Connection
 
@@ -14,11 +12,10 @@ def read_volumes(connection: Connection, tenant: str, at_us: int) -> dict[str, i
 
     Over all models, whatever they cost. A month that is over never changes: late events are settled in a later one.
     """
-    month = parse_period(current_month(at_us)).first
-    before = (month - timedelta(days=1)).replace(day=1)
+    month = current_month(at_us)
     rows = connection.execute(
         "SELECT kind, CAST(sum(quantity) AS BIGINT) FROM usage_totals WHERE tenant = ? AND day >= ? AND day < ?"
         " GROUP BY kind",
-        (tenant, before.isoformat(), month.isoformat()),
+        (tenant, f"{previous_month(month)}-01", f"{month}-01"),
     )
     return {**dict.fromkeys(KINDS, 0), **dict(rows)}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from metering.catalog import Catalog
 from metering.event import UsageEvent
 from metering.ledger import MICROTOKEN, MICROTOKENS_PER_TOKEN
+from metering.period import parse_period
 from metering.postings import Postings, Transfer
 from metering.shares import PPM, largest_remainder, share_weights
 from metering.store import Connection
@@ -88,10 +89,13 @@ def find_open_window(connection: Connection) -> tuple[int, int] | None:
 
 
 def last_settled_us(connection: Connection) -> int:
-    """The latest time at which anything was settled: of the newest checkpoint, or of the newest window; 0 before."""
+    """The latest time at which anything was settled: of the newest checkpoint, or of the newest window; or the end of
+    the last month that was invoiced to anybody, when that is later. 0 before."""
     signed = connection.execute("SELECT max(time_us) FROM log_checkpoints")[0][0] or 0
     rows = connection.execute("SELECT opened_us, closed_us FROM windows ORDER BY id DESC LIMIT 1")
-    return max(signed, *(time or 0 for time in rows[0])) if rows else signed
+    month = connection.execute("SELECT max(period) FROM invoices")[0][0]
+    invoiced = parse_period(month).end_us if month else 0
+    return max(signed, invoiced, *(time or 0 for row in rows for time in row))
 
 
 def open_window(connection: Connection, time_us: int) -> int:

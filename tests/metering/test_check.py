@@ -6,6 +6,7 @@ import pytest
 
 from metering.check import run_checks
 from metering.ledger import now_us
+from metering.log_key import rotate_key
 
 
 def tally(events) -> dict[str, int]:
@@ -69,6 +70,11 @@ DAMAGE = [
     ("DELETE FROM log_leaves WHERE leaf_index = 1", "log_leaf_missing"),
     ("UPDATE log_checkpoints SET note = replace(note, 'local', 'other')", "checkpoint_invalid"),
     ("DELETE FROM log_checkpoints", "log_not_signed"),
+    ("UPDATE usage_totals SET quantity = quantity + 1 WHERE kind = 'cached'", "totals_not_usage"),
+    ("UPDATE usage_totals SET day = '2025-01-01'", "totals_not_usage"),
+    ("DELETE FROM usage_totals WHERE kind = 'prompt'", "totals_not_usage"),
+    ("UPDATE documents SET body = CAST(replace(body, 'pia', 'eva') AS BLOB) WHERE kind = 'terms'", "document_changed"),
+    ("DELETE FROM documents WHERE kind = 'price_book'", "document_missing"),
 ]
 
 
@@ -83,6 +89,38 @@ def test_each_kind_of_damage_is_named(market, settler, statement, finding):
             statement.replace("replace(body, 'acme', 'evil')", "CAST(replace(body, 'acme', 'evil') AS BLOB)")
         )
     assert finding in [found.name for found in run_checks(market.config, market.ledger).findings]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda lines: lines[:1],  # the retired key is not there: what it signed cannot be verified any more
+        lambda lines: [lines[0], lines[2], lines[1]],
+        lambda lines: [lines[0], *lines[2:]],
+        lambda lines: [lines[0], lines[1], lines[2].replace("until 6", "until 5")],
+    ],
+)
+def test_a_key_file_that_is_not_the_log_s_own_is_found(market, settler, change):
+    """log.pub must list the key in use and every retired one as the log's documents name them."""
+    for _ in range(2):
+        market.serve(3)
+        settler.read_key()
+        settler.drain()
+        rotate_key(market.config, market.ledger)
+    path = market.config.log_public_key_path
+    assert run_checks(market.config, market.ledger).clean
+    path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
+    assert "log_keys_differ" in [found.name for found in run_checks(market.config, market.ledger).findings]
+
+
+def test_a_missing_key_file_is_found(market, settler):
+    """By the head that nobody can verify and by the keys that the log names."""
+    market.serve(1)
+    settler.drain()
+    rotate_key(market.config, market.ledger)
+    market.config.log_public_key_path.unlink()
+    names = [found.name for found in run_checks(market.config, market.ledger).findings]
+    assert names == ["checkpoint_invalid", "log_keys_differ"]
 
 
 def test_the_database_itself_refuses_a_negative_wallet(market):

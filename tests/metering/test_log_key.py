@@ -112,6 +112,34 @@ def test_a_rotation_that_was_cut_short_is_finished(market, settler, monkeypatch)
     verify_receipt(build_receipt(market.ledger, event.id), keys_of(market))
 
 
+def test_a_settler_with_nothing_to_sign_finishes_a_rotation(market, settler, monkeypatch):
+    """Nobody asks for the key and nothing is settled: what the new key signed can be verified all the same."""
+    settle(market, settler)
+
+    def crash(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", crash)
+        with pytest.raises(KeyboardInterrupt):
+            rotate_key(market.config, market.ledger)
+    with pytest.raises(NoteInvalid):
+        NoteVerifier(keys_of(market)).open_checkpoint(latest_checkpoint(market.ledger))
+    settler.tick()
+    NoteVerifier(keys_of(market)).open_checkpoint(latest_checkpoint(market.ledger))
+    assert run_checks(market.config, market.ledger).clean
+
+
+def test_heads_stay_in_the_order_of_time(market, settler, monkeypatch):
+    """An operator's clock that is behind puts no head before an earlier one: months are cut out of the log by time."""
+    settle(market, settler)
+    monkeypatch.setattr("metering.log_key.now_us", lambda: 1)
+    rotate_key(market.config, market.ledger)
+    with market.ledger.store.read() as connection:
+        times = connection.execute("SELECT time_us FROM log_checkpoints ORDER BY size")
+    assert times == sorted(times)
+
+
 def test_a_key_that_was_made_but_never_took_over_is_dropped(market, settler):
     """A crash before the ledger's commit leaves a file that the next rotation replaces; the old key goes on."""
     settle(market, settler)

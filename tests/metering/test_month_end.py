@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 
 from metering import settler as settler_module
 from metering.check import run_checks
 from metering.errors import BillingRefused, PeriodInvalid
-from metering.event import rfc3339
 from metering.invoice_lifecycle import finalise_invoice, list_invoices, void_invoice
-from metering.ledger import now_us
 from metering.month_end import MonthEnd, finalise_due
 from metering.period import parse_period
+from metering.receipts_root import receipts_root
 
 MINUTE_US = 60_000_000
 
@@ -21,11 +21,6 @@ MINUTE_US = 60_000_000
 @pytest.fixture
 def ledger_url(every_store) -> str:
     return every_store
-
-
-@pytest.fixture
-def month() -> str:
-    return rfc3339(now_us())[:7]
 
 
 @pytest.fixture
@@ -57,6 +52,34 @@ def test_several_at_once_make_each_invoice_once(used, month):
         made = list(pool.map(lambda _: finalise_due(used.ledger, at_us=at_us), range(4)))
     assert sum(map(len, made)) == 2
     assert [one["number"] for one in list_invoices(used.ledger)] == ["INV-000001", "INV-000002"]
+
+
+def test_nothing_is_settled_in_a_month_that_was_invoiced(used, settler, month):
+    """A settler whose clock is behind the operator's: what it settles is in the next month, for every tenant."""
+    finalise_due(used.ledger, at_us=parse_period(month).end_us + MINUTE_US)
+    late = [*used.serve(1), *used.serve(1, tenant="beta")]
+    settler.drain()
+    with used.ledger.store.read() as connection:
+        days = dict(connection.execute("SELECT day, sum(requests) FROM usage_totals GROUP BY day"))
+    assert max(days) == (parse_period(month).last + timedelta(days=1)).isoformat()
+    assert days[max(days)] == 3 * len(late)
+    assert run_checks(used.config, used.ledger).clean
+
+
+def test_receipts_that_were_settled_meanwhile_are_on_the_invoice(used, settler, month, monkeypatch):
+    """The root is computed before the locks are taken; what came in between is seen, and counted."""
+
+    def and_settle_another(connection, tenant, span):
+        root = receipts_root(connection, tenant, span)
+        monkeypatch.setattr("metering.invoice_lifecycle.receipts_root", receipts_root)
+        with ThreadPoolExecutor(1) as pool:  # another process, as far as the store knows
+            pool.submit(lambda: (used.serve(1), settler.drain())).result()
+        return root
+
+    monkeypatch.setattr("metering.invoice_lifecycle.receipts_root", and_settle_another)
+    invoice = finalise_invoice(used.ledger, "acme", month, at_us=parse_period(month).end_us + MINUTE_US)
+    assert (invoice["receipts"]["count"], invoice["lines"][0]["requests"]) == (3, 3)
+    assert run_checks(used.config, used.ledger).clean
 
 
 def test_the_settler_does_it_at_its_turn(used, settler, month, monkeypatch):

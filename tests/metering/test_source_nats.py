@@ -13,17 +13,10 @@ from metering.check import run_checks
 from metering.errors import EventsUnavailable, LedgerUnavailable, SettlerRunning
 from metering.event import encode_event
 from metering.ledger import Ledger
+from metering.pricebook import PriceBook, Prices
 from metering.settler import Settler
 from tests.metering.bus import forward, on_bus, publish, settle, settled, wait_for, with_stream
 from tests.metering.conftest import TERMS, fresh_ledger_url
-
-
-@pytest.fixture(scope="module")
-def nats(tmp_path_factory):
-    server = NatsServer(tmp_path_factory.mktemp("nats"))
-    server.start()
-    yield server
-    server.kill()
 
 
 @pytest.fixture
@@ -43,6 +36,20 @@ def settlers(market, config):
     yield opened
     for settler in opened:
         settler.close()
+
+
+def test_whoever_is_left_retries_what_was_put_aside(market, settlers):
+    """One settler sequences the prices that an event waits for and is gone; another settles the event."""
+    book = PriceBook("USD", 2, Prices(1, 1, 1), Prices(1, 1, 1), {})
+    market.journal(market.event(price_book=book.digest))
+    forward(market.config)
+    first, second, _ = settlers
+    wait_for(lambda: first.tick().quarantined > 0)
+    second.tick()
+    market.ledger.put_document("price_book", book.encode())
+    assert first.step().entries == 1
+    assert second.tick().settled == 1
+    assert run_checks(market.config, market.ledger).clean
 
 
 def test_duplicates_and_reordering_count_once(market, config, settlers):

@@ -172,6 +172,20 @@ def test_other_tenants_have_volumes_of_their_own(market, manual, clock):
     assert (price_of(market, ours), price_of(market, theirs)) == (150, 203)
 
 
+def test_check_finds_a_tier_that_was_not_reached(market, manual, clock, monkeypatch):
+    """A settler that counts a volume wrongly signs what it counted; `check` adds the volumes up from the receipts."""
+    market.ledger.put_document("price_book", BOOK.encode())
+    used(market, manual, clock, OCTOBER, [event(market, OCTOBER) for _ in range(3)])
+    more = {"prompt": 21, "cached": 12, "completion": 99}
+    monkeypatch.setattr("metering.settlement.read_volumes", lambda *_: more)
+    used(market, manual, clock, NOVEMBER, [event(market, NOVEMBER)])
+    [found] = run_checks(manual, market.ledger).findings
+    assert (found.name, "[21, 12, 99] of 2025-10, acme used [21, 12, 21]" in found.detail) == (
+        "volumes_not_usage",
+        True,
+    )
+
+
 def test_a_forged_volume_is_found(market, manual, clock):
     """It is a member of the body that the log signed."""
     market.ledger.put_document("price_book", BOOK.encode())
