@@ -14,7 +14,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from tests.metering.simulator.world import Failure, run
+from tests.metering.simulator.run import Failure, run
 
 MEMORY = Path("/dev/shm")  # a run is about logic: power cuts are simulated, so nothing waits for a real disk
 

@@ -51,6 +51,9 @@ class CrashingStore:
         self._moment = self._dice.choice(MOMENTS)
         return self._moment
 
+    def disarm(self) -> None:
+        self._moment = ""
+
     @contextmanager
     def write(self, *, durable: bool = True, meanwhile: Callable[[], None] | None = None) -> Iterator[Connection]:
         moment, self._moment = self._moment, ""

@@ -5,23 +5,34 @@ Each law has a name; the table in docs/RELIABILITY.md says which planted bug bre
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 from collections import Counter, defaultdict
+from typing import NamedTuple
 
 from metering.config import MeteringConfig
 from metering.journal_reader import JournalReader
-from metering.note import NoteVerifier
 from metering.store import Connection
+from tests.metering.simulator.billing_laws import BillingWatch
 from tests.metering.simulator.bus import SimulatedForwarder
 from tests.metering.simulator.gateway import Promises
+from tests.metering.simulator.keys import KeyWatch
 from tests.metering.simulator.law import require
 from tests.metering.simulator.market import BOOKS, DOCUMENTS, TENANTS
-from tests.metering.simulator.reference import amount_of, tree_root, window_payouts
+from tests.metering.simulator.months import Months
+from tests.metering.simulator.reference import window_payouts
 
 BOOK_JSON = {name: json.loads(body) for name, body in BOOKS.items()}
 TERMS_JSON = {name: json.loads(body) for name, body in DOCUMENTS.items()}
+
+
+class Settled(NamedTuple):
+    """A usage row, as it was when it was first seen."""
+
+    nanos: int
+    tenant: str
+    terms: str
+    window: int
 
 
 class Watch:
@@ -31,21 +42,28 @@ class Watch:
         self._config = config
         self._promises = promises
         self._forwarder = forwarder
-        self._verifier = NoteVerifier(config.log_public_key_path.read_text())
+        self.keys = KeyWatch(config)
+        self.months = Months()
+        self.billing = BillingWatch(self.months)
         self._balances: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0])
         self._transfers: dict[str, tuple[str, str, int]] = {}
         self._last_transfer = 0
         self._last_us = 0
         self._leaves: list[tuple[str, str]] = []
-        self._usage: dict[str, tuple[int, int]] = {}
+        self._usage: dict[str, Settled] = {}
+        self._paid: dict[tuple[int, str], dict[tuple[str, str], int]] = {}
         self._windows: defaultdict[tuple[int, str], list] = defaultdict(lambda: [0, 0, Counter()])
         self._closed: set[int] = set()
         self._cursors: dict[str, int] = {}
-        self._checkpoint = 0
 
     @property
-    def settled(self) -> set[str]:
-        return set(self._usage)
+    def settled(self) -> dict[str, Settled]:
+        return self._usage
+
+    @property
+    def closed(self) -> set[int]:
+        """Windows that were paid."""
+        return self._closed
 
     def look(self, connection: Connection) -> None:
         """Raise Broken when any law does not hold in this snapshot."""
@@ -57,6 +75,7 @@ class Watch:
         self._look_log(connection)
         self._look_windows(connection, payouts)
         self._look_quarantine(connection)
+        self.billing.look(connection, self._transfers, self._balance, self._usage, self._paid)
 
     def _look_transfers(self, connection: Connection) -> list[tuple]:
         """time_forward, topped_up_once; the new payouts."""
@@ -104,23 +123,28 @@ class Watch:
             require(name not in self._usage, "exactly_once", name)
             require(event_digest == "sha256:" + hashlib.sha256(record).hexdigest(), "event_as_sealed", name)
             event = json.loads(record)
-            require(nanos == amount_of(event, BOOK_JSON[event["data"]["price_book"]]), "rated_right", name)
-            require(json.loads(body)["event"] == event, "receipt_of_event", name)
+            receipt = json.loads(body)
+            require(receipt["event"] == event, "receipt_of_event", name)
+            lines = self.months.rate(event, receipt["settlement"]["time"], BOOK_JSON[event["data"]["price_book"]])
+            rated = sum(quantity * unit for _, quantity, unit in lines)
+            require(nanos == rated, "rated_right", (name, nanos, lines))
             moved = [self._transfers.get(f"{name}/{code}", ("", "", 0)) for code in ("usage", "owed", "tokens")]
             require(moved[0][2] + moved[1][2] == nanos, "debited_is_rated", (name, nanos, moved))
             require(moved[2][2] == tokens * 10**6, "tokens_issued", (name, tokens, moved))
-            self._usage[name] = (leaf, nanos)
+            tenant, terms = event["data"]["tenant"], event["data"]["terms"]
+            self._usage[name] = Settled(nanos, tenant, terms, window)
             require(window not in self._closed, "closed_windows_stay", (name, window))
-            gathered = self._windows[window, event["data"]["terms"]]
+            gathered = self._windows[window, terms]
             gathered[0] += nanos
-            if event["data"]["purpose"] == "serve" and TERMS_JSON[event["data"]["terms"]]["declared"]:
+            if event["data"]["purpose"] == "serve" and TERMS_JSON[terms]["declared"]:
                 gathered[1] += tokens * 10**6
                 gathered[2].update(event["data"]["scores"])
             digest = "sha256:" + hashlib.sha256(bytes(body)).hexdigest()
+            self.months.add(event, receipt["settlement"]["time"], lines, digest, moved[1][2])
             found = connection.execute("SELECT kind, digest FROM log_leaves WHERE leaf_index = ?", (leaf,))
             require(found == [("usage", digest)], "leaf_is_receipt", (name, leaf))
         total = connection.execute("SELECT count(*), coalesce(sum(amount_nanos), 0) FROM usage")[0]
-        expected = (len(self._usage), sum(nanos for _, nanos in self._usage.values()))
+        expected = (len(self._usage), sum(settled.nanos for settled in self._usage.values()))
         require(total == expected, "usage_stays", (total, expected))
         codes = Counter()
         for _, code, amount in self._transfers.values():
@@ -128,17 +152,11 @@ class Watch:
         require(codes["usage"] + codes["owed"] == total[1], "debited_is_rated", (codes, total))
 
     def _look_log(self, connection: Connection) -> None:
-        """log_appends_only, root_is_signed."""
+        """log_appends_only, one_leaf_each, and those of the keys."""
         leaves = connection.execute("SELECT kind, digest FROM log_leaves ORDER BY leaf_index")
         require(leaves[: len(self._leaves)] == self._leaves, "log_appends_only", len(leaves))
-        rows = connection.execute("SELECT size, note FROM log_checkpoints ORDER BY size DESC LIMIT 1")
-        size = rows[0][0] if rows else 0
-        require(size == len(leaves), "leaves_are_signed", (size, len(leaves)))
-        if size != self._checkpoint:
-            checkpoint = self._verifier.open_checkpoint(rows[0][1])
-            hashed = [f'{{"digest":"{digest}","type":"{kind}"}}'.encode() for kind, digest in leaves]
-            require(checkpoint.root == tree_root(hashed), "root_is_signed", base64.b64encode(checkpoint.root))
-        self._leaves, self._checkpoint = leaves, size
+        self.keys.look(connection, leaves)
+        self._leaves = leaves
         usage = sum(kind == "usage" for kind, _ in leaves)
         require(usage == len(self._usage), "one_leaf_each", (usage, len(self._usage)))
 
@@ -156,6 +174,7 @@ class Watch:
             if key[0] in closing:
                 expected = window_payouts(TERMS_JSON[key[1]], nanos, microtokens, net)
                 require(paid.pop(key, {}) == expected, "paid_by_reference", (key, expected))
+                self._paid[key] = expected
         require(not paid, "paid_by_reference", dict(paid))
         self._closed |= closing
         gathered: Counter[tuple[str, str]] = Counter()
@@ -190,7 +209,7 @@ class Watch:
             lost = [name for name in missing if self._promises.records[name] not in waiting | aside]
             require(not lost, "acknowledged_is_kept", lost)
 
-    def look_at_end(self, connection: Connection) -> None:
+    def look_at_end(self, connection: Connection, running: str) -> None:
         """Once all faults are over: everything sealed is settled once, nothing is held, and the wallets add up."""
         unsettled = self._promises.records.keys() - self._usage.keys()
         require(not unsettled, "all_is_settled", unsettled)
@@ -198,10 +217,17 @@ class Watch:
         require(self._promises.refused <= aside, "second_body_is_refused", self._promises.refused - aside)
         require(not connection.execute("SELECT 1 FROM holds WHERE state = 'pending'"), "no_hold_stays", "")
         require(not connection.execute("SELECT 1 FROM windows WHERE closed_us IS NULL"), "windows_close", "")
-        total = sum(nanos for _, nanos in self._usage.values())
+        self.keys.look_at_end()
+        self.billing.look_at_end(running)
+        total = sum(settled.nanos for settled in self._usage.values())
+        charged = total + self.billing.taxes - self.billing.credited  # what clients paid or owe, all in all
         wallets = {f"client:{tenant}" for tenant in TENANTS} | {f"receivable:{tenant}" for tenant in TENANTS}
         left = sum(c - d for name, _, c, d, _, _ in self._accounts.values() if name in wallets)
-        require(left == self._promises.topped_up - total, "wallets_add_up", (left, self._promises.topped_up, total))
+        require(left == self._promises.topped_up - charged, "wallets_add_up", (left, self._promises.topped_up, charged))
         earned = sum(c - d for name, unit, c, d, _, _ in self._accounts.values()
                      if unit == "USD" and name not in wallets and name != "funding")  # fmt: skip
-        require(earned == total, "paid_is_rated", (earned, total))
+        require(earned == charged, "paid_is_rated", (earned, charged))
+
+    def _balance(self, name: str) -> int:
+        """Of an account in nanos; 0 when there is none."""
+        return next((c - d for n, unit, c, d, _, _ in self._accounts.values() if (n, unit) == (name, "USD")), 0)

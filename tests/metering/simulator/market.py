@@ -7,18 +7,21 @@ import shutil
 from functools import cache
 from pathlib import Path
 
+from metering.billing_profile import BillingProfile, put_profile
 from metering.canonical import digest
 from metering.config import MeteringConfig
 from metering.event import UsageEvent
 from metering.ledger import Ledger
 from metering.note import NoteSigner
-from metering.pricebook import PriceBook, Prices
+from metering.pricebook import PriceBook, Prices, Tier
 from metering.terms import Terms
 
 BASE, HEAD = digest(b"base"), digest(b"head")
 TENANTS = {"acme": 10**9, "bolt": 10**7, "poor": 9_000}  # nanos; the last is soon short of money
-BOOK = PriceBook("USD", 1, Prices(10, 1, 20), Prices(100, 10, 203), {})
+TIERS = {"completion": (Tier(40, 180), Tier(120, 150)), "prompt": (Tier(60, 80),)}  # a month of a run has so many
+BOOK = PriceBook("USD", 1, Prices(10, 1, 20), Prices(100, 10, 203, TIERS), {})
 SPLIT_PPM = {"contributors": 700_001, "trainer": 99_999, "host": 100_000, "governance": 50_000, "treasury": 50_000}
+TAX_PPM = 777_777  # dear enough that a wallet often lacks it
 LATE_BOOK = PriceBook("USD", 2, Prices(1, 1, 1), Prices(3, 3, 7), {})  # its document arrives after its events
 
 
@@ -39,6 +42,7 @@ TERMS = (
         split_ppm={"contributors": 0, "trainer": 0, "host": 900_000, "governance": 0, "treasury": 100_000},
     ),
 )  # fmt: skip
+PAYEES = ["contributor:ada", "contributor:eve", "contributor:bob", "trainer:tom", "host:hal", "governance:poems"]
 DOCUMENTS = {terms.digest: terms.encode() for terms in TERMS}
 BOOKS = {book.digest: book.encode() for book in (BOOK, LATE_BOOK)}
 TERMS_DIGESTS = tuple(DOCUMENTS)
@@ -82,6 +86,7 @@ def template(root: Path) -> Path:
     ledger.put_document("price_book", BOOK.encode())
     for tenant, amount in TENANTS.items():
         ledger.credit(f"topup/{tenant}/0", tenant, amount).require()
+    put_profile(ledger, "operator", BillingProfile("Issuer", tax_label="VAT", tax_rate_ppm=TAX_PPM))
     ledger.close()  # the last connection leaves one file
     NoteSigner.load_or_create(config.log_key_path, config.log_public_key_path, config.log_origin)
     return config.data_dir

@@ -11,8 +11,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from unittest import mock
 
-MODULES = ("journal", "journal_reader", "ledger", "log", "postings", "segment", "settlement", "settler", "shares")
-USERS = (*MODULES, "windows", "pricebook", "check")
+USERS = (
+    "billing_record", "check", "credit_note", "dispute", "freeze", "invoice", "invoice_lifecycle", "invoice_payment",
+    "journal", "journal_reader", "ledger", "log", "log_key", "month_end", "postings", "pricebook", "segment",
+    "settlement", "settler", "shares", "volume", "windows",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -148,9 +151,73 @@ MUTATIONS = (
         "checkpoint of an older tree", "log", "sign_checkpoint",
         "tree.root(tree.size)", "tree.root(max(1, tree.size - 1))",
     ),
-    Mutation("time runs backwards", "settler", "Settler._take_turn", "max(self._last_us, now_us())", "now_us()"),
+    Mutation(
+        "time runs backwards", "settler", "Settler._take_turn",
+        "max(self._last_us, last_settled_us(connection), now_us())", "now_us()",
+    ),
     Mutation(
         "quarantine is never retried", "settler", "Settler.tick", "last_entry != self._retried_at", "False",
     ),
+    Mutation(
+        "quarantine is retried by whoever wrote the entry", "settler", "Settler.tick",
+        "last_entry != self._retried_at", "done.entries",
+    ),
     Mutation("holds never expire", "settler", "Settler.tick", "self._ledger.expire_holds(now_us())", "pass"),
+    Mutation(
+        "tiers by the running month", "volume", "read_volumes",
+        'f"{previous_month(month)}-01", f"{month}-01"', 'f"{month}-01", "9999"',
+    ),
+    Mutation(
+        "a clock set back reopens a month", "windows", "last_settled_us",
+        "parse_period(month).end_us if month else 0", "0",
+    ),
+    Mutation(
+        "invoice a month that goes on", "invoice_lifecycle", "finalise_invoice",
+        "if not span.is_over(time_us - CLOSING_US):", "if False:",
+    ),
+    Mutation("month end comes once", "month_end", "MonthEnd.turn", "month == self._seen", "self._seen"),
+    Mutation(
+        "two invoices for a month", "invoice_lifecycle", "_require_no_invoice", "if rows:", "if False:",
+    ),
+    Mutation("skip a number", "billing_record", "next_number", "last + 1", "last + 2"),
+    Mutation(
+        "forget what was credited before the invoice", "invoice", "compose_invoice",
+        "adjustments = _adjustments(connection, tenant, span)", "adjustments = []",
+    ),
+    Mutation("void a paid invoice", "invoice_lifecycle", "void_invoice", 'if state != "open":', "if False:"),
+    Mutation("keep the tax of a void invoice", "invoice_lifecycle", "void_invoice", "if tax_nanos:", "if False:"),
+    Mutation(
+        "paid although it is owed", "invoice_payment", "mark_paid",
+        "if outstanding_nanos(connection, currency, tenant, period, tax_owed_nanos) == 0:", "if True:",
+    ),
+    Mutation(
+        "credit notes without tax", "credit_note", "issue_credit_note",
+        "_tax_part(connection, invoice, amount_nanos) if invoice else 0", "0",
+    ),
+    Mutation(
+        "credit more than was invoiced", "credit_note", "_tax_part",
+        'if before + amount_nanos > invoice["net_nanos"]:', "if False:",
+    ),
+    Mutation("decide a dispute twice", "dispute", "resolve_dispute", 'if rows[0][0] != "open":', "if False:"),
+    Mutation(
+        "freeze the money of one for all", "freeze", "freeze",
+        "largest_remainder(amount_nanos, paid)", "{max(paid): amount_nanos}",
+    ),
+    Mutation(
+        "freeze before it was paid", "freeze", "freeze", "if not closed or closed[0][0] is None:", "if False:",
+    ),
+    Mutation(
+        "release in equal parts", "freeze", "release", 'move["amount"] for move', "1 for move",
+    ),
+    Mutation(
+        "a retired key signs on", "log", "sign_checkpoint",
+        "if last and not (replaces or signer).signed(last[0][0]):", "if False:",
+    ),
+    Mutation(
+        "a rotation that was cut stays so", "log_key", "_load",
+        "if head and following.signed(head[0][0]):", "if False:",
+    ),
+    Mutation(
+        "forget the retired keys", "log_key", "key_list", "[current, *lines]", "[current]",
+    ),
 )  # fmt: skip

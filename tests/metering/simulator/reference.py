@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Mapping
 from fractions import Fraction
+from math import floor
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 
-def amount_of(event: dict, book: dict) -> int:
-    """Nanos of one event (parsed JSON) by a price book (parsed JSON)."""
+def lines_of(event: dict, book: dict, volumes: Mapping[str, int]) -> list[tuple[str, int, int]]:
+    """(kind, quantity, unit nanos) of one event by a price book (both parsed JSON); tiers by the tenant's volumes."""
     data = event["data"]
-    if data["purpose"] != "serve":
-        return 0
     prices = book["base"] if data["adapter"] is None else book["adapters"].get(data["adapter"], book["default"])
-    computed = data["prompt_tokens"] - data["cached_tokens"]
-    return (
-        computed * prices["prompt_nanos"]
-        + data["cached_tokens"] * prices["cached_nanos"]
-        + data["completion_tokens"] * prices["completion_nanos"]
-    )
+    quantities = {
+        "prompt": data["prompt_tokens"] - data["cached_tokens"],
+        "cached": data["cached_tokens"],
+        "completion": data["completion_tokens"],
+    }
+    lines = []
+    for kind, quantity in quantities.items():
+        reached = [
+            tier for tier in prices.get("tiers", {}).get(kind, ()) if tier["from_tokens"] <= volumes.get(kind, 0)
+        ]
+        unit = reached[-1]["unit_nanos"] if reached else prices[f"{kind}_nanos"]
+        lines.append((kind, quantity, unit if data["purpose"] == "serve" else 0))
+    return lines
+
+
+def month_before(month: str) -> str:
+    """2026-01 -> 2025-12."""
+    year, number = (int(part) for part in month.split("-"))
+    return f"{year - (number == 1)}-{12 if number == 1 else number - 1:02d}"
+
+
+def tax_of(net: int, rate_ppm: int) -> int:
+    """To the nearest nano, halves up."""
+    return floor(Fraction(net * rate_ppm, 10**6) + Fraction(1, 2))
 
 
 def divide(total: int, parts: Mapping[str, Fraction]) -> dict[str, int]:
@@ -67,3 +88,25 @@ def tree_root(leaves: list[bytes]) -> bytes:
     while middle * 2 < len(leaves):
         middle *= 2
     return hashlib.sha256(b"\1" + tree_root(leaves[:middle]) + tree_root(leaves[middle:])).digest()
+
+
+def is_signed(vkey: str, text: str, signature: bytes) -> bool:
+    """Whether the key `name+id+base64(1 || key)` made this Ed25519 signature."""
+    key = Ed25519PublicKey.from_public_bytes(base64.b64decode(vkey.split("+", 2)[2])[1:])
+    try:
+        key.verify(signature, text.encode())
+    except InvalidSignature:
+        return False
+    return True
+
+
+def head_of(note: str, vkey: str) -> tuple[int, bytes] | None:
+    """Size and root of a checkpoint that this very key signed, and no other; None for any other note."""
+    text, _, block = note.rpartition("\n\n")
+    name, identifier, _ = vkey.split("+", 2)
+    marked, signature = block.rstrip("\n").rpartition(" ")[::2]
+    raw = base64.b64decode(signature)
+    if marked != f"— {name}" or raw[:4].hex() != identifier or not is_signed(vkey, text + "\n", raw[4:]):
+        return None
+    _, size, root = text.split("\n")
+    return int(size), base64.b64decode(root)

@@ -10,7 +10,7 @@ from unittest import mock
 from metering import ledger as ledger_module
 from metering import settler as settler_module
 from metering.config import MeteringConfig
-from metering.errors import LedgerUnavailable
+from metering.errors import LedgerUnavailable, LogKeyRetired
 from metering.settler import Settler
 from metering.source import EventSource
 from metering.source_journal import JournalSource
@@ -40,7 +40,8 @@ class Settlers:
             yield
 
     def act(self, act: Callable[[Settler], object], number: int | None = None) -> str:
-        """Start a settler when it is down, let it act, and bury it when it crashes."""
+        """Start a settler when it is down, let it act, and bury it when it crashes. One whose key was retired reads the
+        new one, as the process does."""
         if number is None:
             number = self._dice.randrange(self.count)
         self._starting = number
@@ -50,6 +51,9 @@ class Settlers:
         except Crash:
             self._bury(number)
             return "crashed"
+        except LogKeyRetired:
+            settler = self._running[number]
+            return f"its key is retired, new one read: {settler is not None and settler.read_key()}"
         except LedgerUnavailable as error:
             return str(error)
 
@@ -59,7 +63,8 @@ class Settlers:
         store = self._stores[number]
         if store is None:
             return "it is down"
-        return f"{store.arm()}, {self.act(lambda settler: settler.step(), number)}"
+        act = self._dice.choice((Settler.step, Settler.tick))
+        return f"{store.arm()}, {self.act(act, number)}"
 
     def drain(self) -> None:
         for number in range(self.count):

@@ -12,7 +12,7 @@ import pytest
 
 from tests.metering.simulator.__main__ import make_root, run_many
 from tests.metering.simulator.mutations import MUTATIONS, Mutation
-from tests.metering.simulator.world import Failure, run
+from tests.metering.simulator.run import Failure, run
 
 FIRST_SEEDS = (0, 100_000, 200_000, 300_000)
 RUNS_EACH = 1_000

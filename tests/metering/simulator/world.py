@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import apsw
@@ -18,23 +16,27 @@ from metering.ledger import Ledger
 from metering.receipt import build_receipt, verify_receipt
 from metering.store_sqlite import SqliteConnection, SqliteStore
 from tests.metering.simulator.bus import Bus, SimulatedForwarder
-from tests.metering.simulator.clock import Clock, virtual_time
+from tests.metering.simulator.clock import Clock
 from tests.metering.simulator.database import Crash, CrashingStore, LedgerTail
 from tests.metering.simulator.disk import FaultyDisk
 from tests.metering.simulator.gateway import Gateways
 from tests.metering.simulator.invariants import Watch
-from tests.metering.simulator.law import Broken, require
-from tests.metering.simulator.market import LATE_BOOK, TENANTS, copy_template
+from tests.metering.simulator.law import require
+from tests.metering.simulator.market import LATE_BOOK, PAYEES, TENANTS, copy_template
+from tests.metering.simulator.office import Office
 from tests.metering.simulator.settlers import Settlers
 
 WORKERS = 2
 SEGMENT_BYTES = 64 * 1024
+CLOSING_US = 60_000_000  # how long after its end a month is closed
 WEIGHTS = {
     "request": 10, "append": 10, "pump": 8, "settle": 6, "tick": 4, "advance": 4, "duplicate": 2, "conflict": 1,
     "crash_worker": 2, "crash_settler": 3, "cut_power": 1, "tear": 2, "fill_disk": 2, "fail_sync": 1, "skew": 2,
-    "top_up": 1, "receipt": 2, "document": 1,
+    "top_up": 1, "receipt": 2, "document": 1, "month": 1, "rotate_key": 1,
 }  # fmt: skip
-BUS_WEIGHTS = WEIGHTS | {"forward": 12, "settle": 10, "tidy_journal": 2, "kill_bus": 2}
+BUS_WEIGHTS = {"forward": 12, "settle": 10, "tidy_journal": 2, "kill_bus": 2}
+OFFICE_WEIGHTS = {"dispute": 6, "resolve": 4, "invoice": 6, "withdraw": 1, "month": 3, "top_up": 2}
+WARM_UP = 6  # requests that are paid for before the faults of a run with an office begin
 
 
 class World:
@@ -44,6 +46,8 @@ class World:
         self.dice = random.Random(seed)
         self.clock = Clock()
         on_bus = seed % 3 == 0  # a third of the runs: a bus and two settlers
+        self.has_office = seed % 2 == 1  # half of them, on either: disputes, invoices, withdrawals
+        self.weights = WEIGHTS | (BUS_WEIGHTS if on_bus else {}) | (OFFICE_WEIGHTS if self.has_office else {})
         self.config = MeteringConfig(
             data_dir=root / f"run-{seed}", segment_bytes=SEGMENT_BYTES, min_free_bytes=2, window_seconds=20.0,
             batch_size=self.dice.choice((2, 5, 16)), journal_retention_seconds=60.0,
@@ -61,15 +65,36 @@ class World:
         self.watch = Watch(self.config, self.promises, self.forwarder)
         self._observer = apsw.Connection(str(self.config.ledger_path))  # writes nothing, so it sees every change
         self._version = -1
+        self.office = Office(self.config, self.ledger, self.store, self.dice)
         self.settlers = Settlers(self.config, self.bus, self.ledger_tail, self.dice)
         self.trace: list[str] = []
 
     def step(self) -> None:
         """One action, drawn by weight, then every invariant."""
-        weights = BUS_WEIGHTS if self.bus else WEIGHTS
-        name = self.dice.choices(list(weights), list(weights.values()))[0]
+        name = self.dice.choices(list(self.weights), list(self.weights.values()))[0]
         outcome = getattr(self, f"_{name}")()
         self.trace.append(f"{name}: {outcome}")
+        self.look()
+
+    def warm_up(self) -> None:
+        """Some requests are settled, their window is paid, and at times their month is over."""
+        for _ in range(WARM_UP):
+            self._request()
+            self._append()
+        for worker in range(WORKERS):
+            self.gateways.pump(worker)
+        for _ in range(2):
+            if self.forwarder:
+                self._forward()
+            self.clock.true_us += 40_000_000
+            self.settlers.act(lambda settler: settler.tick())
+        if self.dice.random() < 0.6:
+            self._month()
+            if self.dice.random() < 0.5:
+                self.settlers.act(lambda settler: settler.tick())
+            else:
+                self.office.close()
+                self.clock.skew_us = self.dice.choice((0, -90_000_000))  # the settlers' may be behind the operator's
         self.look()
 
     def look(self) -> None:
@@ -92,12 +117,15 @@ class World:
             self.gateways.pump(0)
         self.gateways.close()
         self.clock.true_us += 200_000_000  # beyond every hold and window
-        for _ in range(3):
+        running = self.clock.month(-CLOSING_US)
+        for _ in range(4):
             self._forward_all()
             self.settlers.act(lambda settler: settler.tick())
             self.look()
             self.clock.true_us += 30_000_000
-        self.watch.look_at_end(SqliteConnection(self._observer))
+        self.office.resolve_all()
+        self.look()
+        self.watch.look_at_end(SqliteConnection(self._observer), running)
         report = run_checks(self.config, self.ledger, self.promises.generated)
         findings = [f for f in report.findings if not (f.name == "quarantined" and "event_conflict" in f.detail)]
         require(not findings, "check_is_clean", findings)
@@ -210,8 +238,28 @@ class World:
         if not settled:
             return "nothing"
         name = self.dice.choice(settled)
-        verify_receipt(build_receipt(self.ledger, name), self.config.log_public_key_path.read_text())
+        verify_receipt(build_receipt(self.ledger, name), self.watch.keys.published())
         return name[-4:]
+
+    def _month(self) -> str:
+        """To about the end of the month, or a minute after it, when its invoices are finalised."""
+        self.clock.to_end_of_month(self.dice.choice((-70, -5, 20, 62, 70, 100)) * 1_000_000)
+        return f"it is {self.clock.month()}"
+
+    def _dispute(self) -> str:
+        return self.office.dispute(self.watch.settled)
+
+    def _resolve(self) -> str:
+        return self.office.resolve()
+
+    def _invoice(self) -> str:
+        return self.office.invoice(self.clock.month())
+
+    def _withdraw(self) -> str:
+        return self.office.withdraw(PAYEES, f"withdrawal/{len(self.trace)}")
+
+    def _rotate_key(self) -> str:
+        return self.office.rotate_key()
 
     def _forward(self) -> str:
         """The forwarder carries on; it may die before it has noted how far it came."""
@@ -239,36 +287,3 @@ class World:
                 self.clock.true_us += 31_000_000
             else:
                 return
-
-
-class Failure(AssertionError):
-    """A run that broke a law: the law's name, what was found, and the command that replays it."""
-
-    def __init__(self, seed: int, error: BaseException, trace: list[str]) -> None:
-        self.law = error.name if isinstance(error, Broken) else type(error).__name__
-        self.trace = trace
-        replay = f"replay: python -m tests.metering.simulator --seed {seed}"
-        super().__init__(f"seed {seed}, step {len(trace)}: {type(error).__name__} {error}\n{replay}")
-
-
-@contextmanager
-def world(seed: int, root: Path) -> Iterator[World]:
-    """A fresh world of that seed under `root`, with its time and its stores in place of the real ones."""
-    made = World(seed, root)
-    with virtual_time(made.clock, made.dice), made.settlers.in_place():
-        try:
-            yield made
-        finally:
-            made.close()
-
-
-def run(seed: int, root: Path, steps: int = 40) -> list[str]:
-    """Simulate one seed; its trace. Raises Failure when a law breaks or the code raises what it should not."""
-    with world(seed, root) as simulated:
-        try:
-            for _ in range(steps):
-                simulated.step()
-            simulated.quiesce()
-        except (Exception, Crash) as error:
-            raise Failure(seed, error, simulated.trace) from error
-        return simulated.trace
