@@ -10,7 +10,8 @@ added to B_p enters w_p times, and so does its first-order effect on any margin,
     K[c,l] = [w_1 K_1[c,l], w_2 K_2[c,l], ...]    and    score_c = sum over p of w_p score_{p,c}
 
 exactly, on the same activations. Columns of P that parts share are held once, others side by side: u is linear in P's
-columns. docs/formats/composition.md.
+columns. Where a part has tap directions H or contributor factors Q, those lie side by side as well, and K is zero
+where parts meet. docs/formats/composition.md.
 """
 
 import json
@@ -146,18 +147,9 @@ def _write_head(directory: Path, parts: Sequence[_Part], base: BaseModel, compos
     contributors = sorted({name for part in parts for name in part.package.contributors})
     taps = list(dict.fromkeys(tap for part in parts for tap in part.package.taps))
     P, columns = _merged_basis([file.read("P") for file in files])
-    K = np.zeros((len(contributors), len(taps), P.shape[1], rank), "<f4")
-    for part, file, column in zip(parts, files, columns, strict=True):
-        own = file.read("K")
-        at = np.ix_(
-            [contributors.index(name) for name in part.package.contributors],
-            [taps.index(tap) for tap in part.package.taps],
-            column,
-            range(part.offset, part.offset + own.shape[3]),
-        )
-        K[at] = part.factor * own.astype("<f8")
+    tensors = {"P": P} | _merged_heads(parts, files, columns, contributors, taps, rank)
     method = min((part.package.method for part in parts), key=METHODS.index)
-    report = canonical_json(_report(parts, composition, method, K.nbytes))
+    report = canonical_json(_report(parts, composition, method, sum(tensor.nbytes for tensor in tensors.values())))
     (directory / FIDELITY).write_bytes(report)
     metadata = {
         "format": FORMAT,
@@ -169,7 +161,7 @@ def _write_head(directory: Path, parts: Sequence[_Part], base: BaseModel, compos
         "datanet_version": digest(composition.encode()),
         "fidelity": digest(report),
     }
-    write_tensors(directory / HEAD, {"K": K, "P": P}, metadata)
+    write_tensors(directory / HEAD, tensors, metadata)
 
 
 def _merged_basis(bases: Sequence[np.ndarray]) -> tuple[np.ndarray, list[list[int]]]:
@@ -180,6 +172,50 @@ def _merged_basis(bases: Sequence[np.ndarray]) -> tuple[np.ndarray, list[list[in
         for P in bases
     ]
     return np.ascontiguousarray(np.stack([column for _, column in merged.values()], axis=1)), places
+
+
+def _merged_heads(
+    parts: Sequence[_Part],
+    files: Sequence[TensorFile],
+    columns: Sequence[list[int]],
+    contributors: Sequence[str],
+    taps: Sequence[str],
+    rank: int,
+) -> dict[str, np.ndarray]:
+    """K, and H and Q where some part has one: each part's K in a block of its own (m, tap or direction, k, rank)."""
+    with_h, with_q = (any(name in file.tensors for file in files) for name in "HQ")
+    H = np.zeros((len(taps), rank, sum(map(_directions, files)) if with_h else 0), "<f4")
+    Q = np.zeros((len(contributors), sum(file.tensors["K"].shape[0] for file in files) if with_q else 0), "<f4")
+    k = 1 + max(max(column) for column in columns)
+    blocks = [Q.shape[1] or len(contributors), 1 if with_h else len(taps), k, H.shape[2] or rank]
+    K = np.zeros(blocks, "<f4")
+    factor = direction = 0
+    for part, file, column in zip(parts, files, columns, strict=True):
+        own = part.factor * file.read("K").astype("<f8")
+        names = [contributors.index(name) for name in part.package.contributors]
+        tapped = [taps.index(tap) for tap in part.package.taps]
+        ranks = range(part.offset, part.offset + part.package.rank)
+        rows: Sequence[int] = names
+        if with_q:
+            rows = range(factor, factor := factor + len(own))
+            Q[np.ix_(names, rows)] = file.read("Q") if "Q" in file.tensors else np.eye(len(own))
+        if with_h:
+            count = _directions(file)
+            own_h = file.read("H") if "H" in file.tensors else np.eye(count).reshape(len(tapped), -1, count)
+            if "H" not in file.tensors:
+                own = own.transpose(0, 2, 1, 3).reshape(len(own), 1, len(column), count)
+            places = range(direction, direction := direction + count)
+            H[np.ix_(tapped, ranks[: own_h.shape[1]], places)] = own_h
+            K[np.ix_(rows, [0], column, places)] = own
+        else:
+            K[np.ix_(rows, tapped, column, ranks[: own.shape[3]])] = own
+    return {"K": K} | ({"H": H} if with_h else {}) | ({"Q": Q} if with_q else {})
+
+
+def _directions(file: TensorFile) -> int:
+    """Columns of a head's H; without one, every rank of every tap is a direction."""
+    _, taps, _, width = file.tensors["K"].shape
+    return taps * width
 
 
 def _report(parts: Sequence[_Part], composition: Composition, method: str, head_bytes: int) -> dict[str, object]:

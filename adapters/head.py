@@ -1,12 +1,12 @@
 """The attribution head's file, as far as it can be checked without running it. The format: docs/formats/head.md.
 
-Safetensors with two F32 tensors, K [contributors, taps, k, r] and P [D, k], and this metadata (strings):
+Safetensors with the F32 tensors K and P, at will H and Q, of the shapes of `head_shapes`, and this metadata (strings):
 
     format            "openledger-head/1"
     base              digest of the base model
     weights           digest of the bytes of adapter_model.safetensors
     taps              JSON list of module paths in PEFT's naming: "model.layers.20.mlp.down_proj"
-    contributors      JSON list of names, sorted and unique: the rows of K
+    contributors      JSON list of names, sorted and unique: the rows of K, or of Q
     method            "influence", "trace" or "calibrated" (ATTRIBUTION.md section 4)
     datanet_version   digest of the Datanet version it was fitted for
     fidelity          digest of fidelity.json
@@ -25,6 +25,9 @@ from adapters.tensors import TensorFile
 FORMAT = "openledger-head/1"
 METHODS = ("influence", "trace", "calibrated")
 DIGESTS = ("base", "weights", "datanet_version", "fidelity")
+TENSORS = ("K", "P", "H", "Q")
+
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,24 @@ class Head:
     k: int
 
 
+def head_shapes(found: Shapes, contributors: int, taps: int, rank: int, hidden: int) -> Shapes:
+    """The shapes that a head with tensors of the shapes `found` must have.
+
+    P [hidden, k]. With tap directions H [taps, rank, d], K is [m, 1, k, d], without [m, taps, k, rank]. With
+    contributor factors Q [contributors, m], m is what Q says, without it is the number of contributors.
+    """
+    last = {name: shape[-1] if shape else 0 for name, shape in found.items()}
+    factors = last.get("Q", contributors)
+    features = (1, last["P"], last["H"]) if "H" in found else (taps, last["P"], rank)
+    shapes = {
+        "K": (factors, *features),
+        "P": (hidden, last["P"]),
+        "H": (taps, rank, last.get("H", 0)),
+        "Q": (contributors, factors),
+    }
+    return {name: shapes[name] for name in found}
+
+
 def check_head(file: TensorFile, ranks: Mapping[str, int], weights: str, base: BaseModel) -> Head:
     """Check a head against the adapter it lies beside: `ranks` per adapted module, `weights` digest of its tensors.
 
@@ -52,7 +73,7 @@ def check_head(file: TensorFile, ranks: Mapping[str, int], weights: str, base: B
     if head.weights != weights:
         raise HeadMismatch(f"the head was fitted to adapter weights {head.weights}; the package holds {weights}")
     _check_shapes(file, head, ranks, base)
-    for name in ("K", "P"):
+    for name in file.tensors:
         if not file.check_values(name) and name == "P":
             raise BadHead("P is all zero: the head cannot see the emitted token")
     return head
@@ -75,8 +96,9 @@ def _read(file: TensorFile) -> Head:
             check_name(name, "contributor")
     except InvalidName as error:
         raise BadHead(str(error)) from None
-    if set(file.tensors) != {"K", "P"} or any(tensor.dtype != "F32" for tensor in file.tensors.values()):
-        raise BadHead("a head holds exactly the F32 tensors K and P")
+    names = set(file.tensors)
+    if not {"K", "P"} <= names <= set(TENSORS) or any(tensor.dtype != "F32" for tensor in file.tensors.values()):
+        raise BadHead("a head holds the F32 tensors K and P, at will H and Q, and no others")
     p = file.tensors["P"].shape
     return Head(
         **{key: metadata[key] for key in (*DIGESTS, "method")},
@@ -102,11 +124,10 @@ def _check_shapes(file: TensorFile, head: Head, ranks: Mapping[str, int], base: 
     for tap in head.taps:
         if tap not in ranks:
             raise HeadMismatch(f"the head taps {tap}, which the adapter does not change")
-    tapped = {ranks[tap] for tap in head.taps}
-    if len(tapped) != 1:
+    rank, *others = {ranks[tap] for tap in head.taps}
+    if others:
         raise BadHead("the head taps modules of different ranks, which K cannot hold")
-    expected_k = (len(head.contributors), len(head.taps), head.k, *tapped)
-    expected_p = (base.hidden_size, head.k)
-    for name, expected in (("K", expected_k), ("P", expected_p)):
-        if file.tensors[name].shape != expected or head.k < 1:
-            raise BadHead(f"the head's {name} has shape {file.tensors[name].shape} instead of {expected}")
+    found = {name: tensor.shape for name, tensor in file.tensors.items()}
+    for name, expected in head_shapes(found, len(head.contributors), len(head.taps), rank, base.hidden_size).items():
+        if found[name] != expected or 0 in expected:
+            raise BadHead(f"the head's {name} has shape {found[name]} instead of {expected}")

@@ -31,35 +31,39 @@ def readout_error(
     n: int,
     V: int,
     D: int,
-    k: int,
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
 ) -> float:
-    """Error of a `reference.readout`. One logit in seven is -inf; the first token's own logit is 60 above the rest."""
-    make = torch.Generator(device).manual_seed(n + V + D + k)
+    """Error of a `reference.readout`. One logit in seven is -inf; the first token's own logit is 60 above the rest.
+
+    An error of q at the ramp is an error of w up to three times as large.
+    """
+    make = torch.Generator(device).manual_seed(n + V + D)
     logits = 4 * torch.randn(n, V, generator=make, device=device)
     emitted = torch.randint(V, (n,), generator=make, device=device)
     logits[:, ::7] = -torch.inf
     logits[torch.arange(n, device=device), emitted] = torch.randn(n, generator=make, device=device)
     logits[0, emitted[0]] += 60
-    normed, W_P, P_over_g = (torch.randn(s, generator=make, device=device) for s in ((n, D), (V, k), (D, k)))
+    normed, W = (torch.randn(s, generator=make, device=device) for s in ((n, D), (V, D)))
+    g = 0.5 + torch.rand(D, generator=make, device=device)
     args = (
         _in_rows(logits.to(dtype)),
         _inside(emitted),
         _in_rows(normed.to(dtype)),
-        _inside(W_P.to(dtype)),
-        _inside(P_over_g.to(dtype)),
+        _in_rows(W.to(dtype)),
+        _inside(W.mean(0)),
+        _inside(g.to(dtype)),
     )
     with poisoned_allocations():
         u, margin = operation(*args)
-    z, y, normed, W_P, P_over_g = (t.double() if t.is_floating_point() else t for t in args)
-    expected_u, expected_margin = reference.readout(z, y, normed, W_P, P_over_g)
+    z, y, normed, W, mean_row, g = (t.double() if t.is_floating_point() else t for t in args)
+    expected_u, expected_margin = reference.readout(z, y, normed, W, mean_row, g)
     z_y = z.gather(1, y[:, None])
     others = z.scatter(1, y[:, None], -torch.inf)
     q = others.softmax(1)
     q_abs = (q * torch.where(q > 0, z.abs(), 0)).sum(1, keepdim=True)
     slope = (z_y.abs() + q_abs) / normed.shape[1]
-    terms = W_P[y].abs() + q @ W_P.abs() + slope * (normed.abs() @ P_over_g.abs())
+    terms = g * (W[y].abs() + 3 * q @ W.abs() + mean_row.abs()) + slope * normed.abs() / g
     errors = (
         _worst(u, expected_u, terms),
         _worst(margin, expected_margin, (z_y.abs() + others.logsumexp(1, keepdim=True).abs())[:, 0]),
@@ -97,6 +101,33 @@ def scores_error(
     if not (scores[without_head] == 0).all():
         return float("inf")
     return _worst(scores[~without_head], expected[~without_head], terms[~without_head]) / TOLERANCE[dtype]
+
+
+def products_error(
+    operation: Callable[..., Tensor],
+    *,
+    n: int,
+    slots: int,
+    a: int,
+    b: int,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+) -> float:
+    """Error of a `reference.head_products`; every fifth token has no head (its x is NaN)."""
+    make = torch.Generator(device).manual_seed(n + slots + a + b)
+    x, W = (torch.randn(s, generator=make, device=device) for s in ((n, a), (slots, b, a)))
+    slot = torch.randint(slots, (n,), generator=make, device=device)
+    slot[::5] = -1
+    x[::5] = torch.nan
+    args = _in_rows(x), _inside(W.to(dtype)), _inside(slot.to(torch.int32))
+    with poisoned_allocations():
+        y = operation(*args)
+    x, W = (t.double() for t in args[:2])
+    expected, terms = (reference.head_products(*t, slot) for t in ((x, W), (x.abs(), W.abs())))
+    without_head = slot < 0
+    if not (y[without_head] == 0).all():
+        return float("inf")
+    return _worst(y[~without_head], expected[~without_head], terms[~without_head]) / TOLERANCE[dtype]
 
 
 def batch_dependence(operation: Callable[..., Tensor], device: str = "cpu") -> float:

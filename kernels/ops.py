@@ -10,18 +10,24 @@ from kernels import cpu
 from kernels.reference import AdamW
 
 
-def readout(logits: Tensor, emitted: Tensor, normed: Tensor, W_P: Tensor, P_over_g: Tensor) -> tuple[Tensor, Tensor]:
-    """Readout direction u [n, k] and margin [n] (nats), fp32; see `reference.readout`."""
+def readout(
+    logits: Tensor, emitted: Tensor, normed: Tensor, unembedding: Tensor, mean_row: Tensor, g: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Readout direction u [n, D] and margin [n] (nats), fp32; see `reference.readout`."""
     if logits.is_cuda:
         from kernels import readout as triton_readout
 
-        return triton_readout.readout(logits, emitted, normed, W_P, P_over_g)
-    return cpu.readout(logits, emitted, normed, W_P, P_over_g)
+        return triton_readout.readout(logits, emitted, normed, unembedding, mean_row, g)
+    return cpu.readout(logits, emitted, normed, unembedding, mean_row, g)
 
 
-def readout_direction(logits: Tensor, emitted: Tensor, normed: Tensor, W_P: Tensor, P_over_g: Tensor) -> Tensor:
-    """Readout direction u [n, k], fp32; see `reference.readout_direction`."""
-    return readout(logits, emitted, normed, W_P, P_over_g)[0]
+def head_products(x: Tensor, W: Tensor, slot: Tensor) -> Tensor:
+    """Products [n, b] of each row of x [n, a] with its head's W [slots, b, a], fp32; see `reference.head_products`."""
+    if x.is_cuda:
+        from kernels import scores as triton_scores
+
+        return triton_scores.head_products(x, W, slot)
+    return cpu.head_products(x, W, slot)
 
 
 def attribution_scores(u: Tensor, h: Tensor, K: Tensor, slot: Tensor) -> Tensor:

@@ -36,30 +36,51 @@ class AdamW(NamedTuple):
         return 1.0 - self.beta2**self.step
 
 
-def readout(logits: Tensor, emitted: Tensor, normed: Tensor, W_P: Tensor, P_over_g: Tensor) -> tuple[Tensor, Tensor]:
+RARE = 3e-4
+"""Below this probability a word begins to count as the mean word."""
+
+
+def readout(
+    logits: Tensor,
+    emitted: Tensor,
+    normed: Tensor,
+    unembedding: Tensor,
+    mean_row: Tensor,
+    g: Tensor,
+    rare: float = RARE,
+) -> tuple[Tensor, Tensor]:
     """Readout direction and margin of the emitted tokens.
 
-    u      = W_P[y] - q W_P - ((z_y - q.z) / D) (n P_over_g)      q = softmax(z), entry y masked out
-    margin = z_y - log sum_{v != y} exp(z_v)                      = log p_y - log(1 - p_y), nats
+    u      = g ( W[y] - sum_v w_v W[v] - (1 - sum_v w_v) mean_row ) - ((z_y - q.z) / D) n / g
+    w_v    = q_v clamp(q_v / rare - 1, 0, 1)              q = softmax(z), entry y masked out
+    margin = z_y - log sum_{v != y} exp(z_v)              = log p_y - log(1 - p_y), nats
 
     logits [n, V] are z before the sampler changes them (an entry may be -inf, then it has no mass), emitted [n] int64
-    is y, normed [n, D] is the output of the final RMSNorm, W_P [V, k] = W_U diag(g) P, P_over_g [D, k] = diag(1/g) P.
-    Returns u [n, k] and margin [n]. u is P^T times the gradient of the margin with respect to the residual before the
-    norm, times its rms.
+    is y, normed [n, D] is the output of the final RMSNorm and g [D] its weight, unembedding [V, D] is W and mean_row
+    [D] the mean of its rows. Returns u [n, D] and margin [n]. With w = q, u is the gradient of the margin with respect
+    to the residual before the norm, times its rms. Words rarer than `rare` together count as the mean word, so that
+    fewer than 1 / rare rows of W are read for a token instead of V; the ramp up to 2 rare keeps u continuous in z.
     """
-    z, n, W_P, P_over_g = _widen(logits, normed, W_P, P_over_g)
+    z, n, W, mean_row, g = _widen(logits, normed, unembedding, mean_row, g)
     y = emitted[:, None]
     z_y = z.gather(1, y)
     others = z.scatter(1, y, -torch.inf)
     q = others.softmax(1)
     q_z = (q * torch.where(q > 0, z, 0)).sum(1, keepdim=True)
-    u = W_P[emitted] - q @ W_P - (z_y - q_z) / n.shape[1] * (n @ P_over_g)
+    w = q * (q / rare - 1).clamp(0, 1)
+    expected = w @ W + (1 - w.sum(1, keepdim=True)) * mean_row
+    u = g * (W[emitted] - expected) - (z_y - q_z) / n.shape[1] * n / g
     return u, z_y[:, 0] - others.logsumexp(1)
 
 
-def readout_direction(logits: Tensor, emitted: Tensor, normed: Tensor, W_P: Tensor, P_over_g: Tensor) -> Tensor:
-    """The u of `readout`."""
-    return readout(logits, emitted, normed, W_P, P_over_g)[0]
+def head_products(x: Tensor, W: Tensor, slot: Tensor) -> Tensor:
+    """y[i] = W[slot[i]] x[i], and 0 where slot[i] = -1: x [n, a], W [slots, b, a], slot [n] integer. Returns [n, b]."""
+    x, W = _widen(x, W)
+    y = x.new_zeros(len(x), W.shape[1])
+    for i, s in enumerate(slot.tolist()):
+        if s >= 0:
+            y[i] = W[s] @ x[i]
+    return y
 
 
 def attribution_scores(u: Tensor, h: Tensor, K: Tensor, slot: Tensor) -> Tensor:

@@ -63,6 +63,14 @@ def attribution_scores(u: Tensor, h: Tensor, K: Tensor, slot: Tensor) -> Tensor:
     return scores
 
 
+def head_products(x: Tensor, W: Tensor, slot: Tensor) -> Tensor:
+    """y [n, b], fp32; see `reference.head_products`. Scores of a head whose u is 1 and whose taps are parts of x."""
+    n, a = x.shape
+    r = min(a & -a, 8)  # the largest power of two that divides a
+    one = torch.ones(n, 1, dtype=torch.float32, device=x.device)
+    return attribution_scores(one, x.unflatten(1, (a // r, r)), W.view(*W.shape[:2], a // r, 1, r), slot)
+
+
 @triton.jit
 def _plan(
     slot, order, tile_slot, tile_first, tile_end, n, slots, tiles,

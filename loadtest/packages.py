@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 FILES = ("adapter_config.json", "adapter_model.safetensors", "attribution_head.safetensors", "fidelity.json")
+TAP_DIRECTIONS = 8  # what `openledger adapter train` makes by default
 HEAD_RMS = 1e-3  # of the elements of K: scores of a usual size
 
 
@@ -51,7 +52,7 @@ class Base:
 
 @dataclass(frozen=True)
 class Shape:
-    """The size of an adapter: rank, how many layers from the top, which modules; head width k on all down_proj."""
+    """The size of an adapter: rank, how many layers from the top, which modules; its head's readout directions k."""
 
     rank: int = 8
     layers: int = 8
@@ -85,7 +86,7 @@ def write_package(base: Base, directory: Path, shape: Shape, seed: int) -> Path:
 def write_head(base: Base, directory: Path, shape: Shape, seed: int, contributors: list[str], version: str) -> None:
     """A random head beside the weights in `directory`: one row for each contributor of a Datanet version."""
     weights = directory / "adapter_model.safetensors"
-    taps = [f"model.layers.{layer}.mlp.down_proj" for layer in _layers(base, shape)]
+    taps = sorted(_modules(base, shape))
     fidelity = canonical({"fidelity_ppm": 0, "type": "fidelity"})
     (directory / "fidelity.json").write_bytes(fidelity)
     metadata = {
@@ -99,9 +100,15 @@ def write_head(base: Base, directory: Path, shape: Shape, seed: int, contributor
         "fidelity": digest(fidelity),
     }
     rng = np.random.default_rng(seed)
-    K = rng.standard_normal((len(contributors), len(taps), shape.k, shape.rank), dtype="f4")
-    P = rng.standard_normal((base.width, shape.k), dtype="f4") / np.sqrt(base.width, dtype="f4")
-    tensors = {"K": K * np.float32(HEAD_RMS), "P": P}
+    sizes = {
+        "K": (len(contributors), 1, shape.k, TAP_DIRECTIONS),
+        "P": (base.width, shape.k),
+        "H": (len(taps), shape.rank, TAP_DIRECTIONS),
+    }
+    tensors = {name: rng.standard_normal(size, dtype="f4") for name, size in sizes.items()}
+    tensors["K"] *= np.float32(HEAD_RMS)
+    tensors["P"] /= np.sqrt(base.width, dtype="f4")
+    tensors["H"] /= np.sqrt(len(taps) * shape.rank, dtype="f4")
     save_file(tensors, directory / "attribution_head.safetensors", metadata)
 
 

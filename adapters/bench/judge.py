@@ -55,7 +55,7 @@ def judge(world_dir: Path, config: BankConfig, *, thread_count: int = 2, progres
             targets={key: seen.calibration.scores[key] for key in ("trace", "ekfac")} | {"provenance": labels},
         )
         rows = exact_rows(seen, fitting.model.parameter.numel()) | head_rows(fitting, seen)
-        rows["head-calibrated-k64"] = calibrated_row(fitting, seen, evidence, measured)
+        rows["head-calibrated-k64-d8"] = calibrated_row(fitting, seen, evidence, measured)
     finished = [name for name in ROWS if (world_dir / "peers" / f"{name}.safetensors").is_file()]
     for peer, (scores, facts) in peer_rows(world_dir, finished).items():
         if scores is not None:

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adapters.training.basis import principal_directions
 from adapters.training.calibrated import Evidence, choose, folds, label
 from adapters.training.fitting import Fitting
 from adapters.training.lds import Array, Index, Outcomes
@@ -19,12 +18,13 @@ from adapters.training.model import HiddenCache
 from adapters.training.observe import Observations
 from adapters.training.outcomes import sums
 from adapters.training.packs import common_prefix, make_packs
-from adapters.training.ridge import apply_bilinear, fit_bilinear, fit_narrow
+from adapters.training.ridge import Bilinear, fit_bilinear, fit_narrow
 from adapters.training.scorers import DirectionScorer, Scorer, fisher_scorers
 from adapters.training.tokens import TokenExample
 
 RIDGE = 0.1
-WIDTHS = (32, 64, 128)
+WIDTHS = ((32, 8), (64, 8), (64, 32), (64, 448), (128, 8), (128, 448))
+"""(k, d) of the heads that are compared; 448 tap directions are all of them."""
 
 
 @dataclass(frozen=True)
@@ -82,25 +82,23 @@ def exact_rows(seen: Seen, parameters: int) -> dict[str, OwnRow]:
 
 
 def head_rows(fitting: Fitting, seen: Seen) -> dict[str, OwnRow]:
-    """Heads of the base model's directions and of their own, by target and width."""
+    """Heads by target and numbers of directions."""
     labels = fitting.labels((list(seen.calibration_examples), seen.calibration))
     exact = {name: seen.calibration.scores[name] for name in ("trace", "ekfac")}
-    leading = principal_directions(fitting.model.causal_lm.lm_head.weight, fitting.model.decoder.norm.weight, 32)
-    rows = {"head-provenance-base-k32": _head(fitting, seen, labels, leading)}
+    rows = {f"head-provenance-k{k}-d{d}": _head(fitting, seen, labels, (k, d)) for k, d in WIDTHS[:1]}
     for name, target in exact.items():
-        rows[f"head-{name}-base-k32"] = _head(fitting, seen, target, leading)
-        rows[f"head-{name}-full"] = _head(fitting, seen, target, torch.eye(fitting.base.hidden_size))
-        for k in WIDTHS:
-            rows[f"head-{name}-own-k{k}"] = _head(fitting, seen, target, k)
+        rows[f"head-{name}-full"] = _head(fitting, seen, target, None)
+        for k, d in WIDTHS:
+            rows[f"head-{name}-k{k}-d{d}"] = _head(fitting, seen, target, (k, d))
     return rows
 
 
-def calibrated_row(fitting: Fitting, seen: Seen, evidence: Evidence, outcomes: Outcomes, k: int = 64) -> OwnRow:
+def calibrated_row(fitting: Fitting, seen: Seen, evidence: Evidence, outcomes: Outcomes) -> OwnRow:
     """The head of the mix that the bank chose, fitted once for each fold it is judged on. Reports its own queries."""
     started = time.monotonic()
     choice = choose(seen.calibration, evidence, seen.queries, outcomes, RIDGE)
     held_out = folds(len(outcomes.members))
-    made = [_head(fitting, seen, evidence.mixed(choice.shares, fold), k) for fold in held_out]
+    made = [_head(fitting, seen, evidence.mixed(choice.shares, fold), (64, 8)) for fold in held_out]
     facts = made[0].facts | {
         "build_seconds": round(time.monotonic() - started, 1),
         "target": label(choice.shares),
@@ -110,19 +108,20 @@ def calibrated_row(fitting: Fitting, seen: Seen, evidence: Evidence, outcomes: O
     return OwnRow([row.scores[0] for row in made], facts, held_out)
 
 
-def _head(fitting: Fitting, seen: Seen, target: Tensor, basis: Tensor | int) -> OwnRow:
+def _head(fitting: Fitting, seen: Seen, target: Tensor, directions: tuple[int, int] | None) -> OwnRow:
+    """A head of (k, d) directions, or at full width."""
     started = time.monotonic()
     u, h = seen.calibration.u, seen.calibration.h
-    if isinstance(basis, int):
-        K, P = fit_narrow(u, h, target, RIDGE, basis)
+    if directions is None:
+        head = Bilinear(fit_bilinear(u, h, target, RIDGE), torch.eye(u.shape[1]))
     else:
-        K, P = fit_bilinear(u @ basis, h, target, RIDGE), basis
+        head = fit_narrow(u, h, target, RIDGE, *directions)
     built = time.monotonic()
-    tokens = apply_bilinear(K.double(), (seen.queries.u @ P).double(), seen.queries.h.double())
+    tokens = head.scores(seen.queries.u, seen.queries.h)
     facts = _facts(
         seen.seconds["scorers"] + seen.seconds["calibration"] + built - started,
         1e6 * (time.monotonic() - built) / len(tokens),
-        4 * (K.numel() + P.numel()),
+        head.bytes,
         forward_only=True,
     )
     return OwnRow([sums(tokens, seen.queries.example, seen.query_count).numpy()], facts, tokens=tokens)

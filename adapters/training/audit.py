@@ -117,15 +117,16 @@ class AuditModel:
             if ids:
                 examples.append(TokenExample(0, (*prompt, *ids), (False,) * len(prompt) + (True,) * len(ids)))
                 owners.append(index)
-        readout = Readout(self.model.causal_lm, self.head.P)
-        seen = observe(self.model, readout, examples, [self.scorer]).sorted()
+        seen = observe(self.model, Readout(self.model.causal_lm), examples, [self.scorer]).sorted()
         names = list(self.model.modules)
-        h = seen.h[:, [names.index(tap) for tap in self.head.taps], : self.head.K.shape[-1]]
+        tensors = self.head.tensors
+        rank = tensors.K.shape[-1] if tensors.H is None else tensors.H.shape[1]
+        h = seen.h[:, [names.index(tap) for tap in self.head.taps], :rank]
         return Rescored(
             contributors=self.head.contributors,
             scorer=self.scorer.name,
             choice=torch.tensor(owners)[seen.example],
-            head=self.head.score(seen.u, h),
+            head=tensors.scores(seen.u, h),
             exact=seen.scores[self.scorer.name],
         )
 

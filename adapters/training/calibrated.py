@@ -20,7 +20,7 @@ from adapters.training.datamodel import coefficients
 from adapters.training.lds import Array, Index, Outcomes, lds
 from adapters.training.observe import Observations
 from adapters.training.outcomes import sums
-from adapters.training.ridge import apply_bilinear, fit_bilinear
+from adapters.training.ridge import Bilinear, fit_bilinear
 from adapters.training.subsets import HALF, Run
 
 BANK = "bank"
@@ -92,7 +92,11 @@ def choose(
     tables = [*(table.double() for table in evidence.targets.values()), *map(evidence.bank_target, held_out)]
     scale = [float(table.square().mean().sqrt()) or 1.0 for table in tables]
     solved = fit_bilinear(calibration.u, calibration.h, torch.cat(tables, dim=1), ridge).split(evidence.contributors)
-    scores = [query_scores(K, queries, len(outcomes.owner)) / size for K, size in zip(solved, scale, strict=True)]
+    wide = torch.eye(calibration.u.shape[1])
+    scores = [
+        query_scores(Bilinear(K, wide), queries, len(outcomes.owner)) / size
+        for K, size in zip(solved, scale, strict=True)
+    ]
     fixed = dict(zip(evidence.targets, scores, strict=False))
     by_fold = [fixed | {BANK: own} for own in scores[len(fixed) :]]
     choosing, reporting = alternate(outcomes.owner)
@@ -107,9 +111,9 @@ def choose(
     return Choice(best[1], found, reporting)
 
 
-def query_scores(K: Tensor, queries: Observations, count: int) -> Array:
+def query_scores(head: Bilinear, queries: Observations, count: int) -> Array:
     """Scores [Q, C] of a head on observed queries, summed over each query's tokens."""
-    return sums(apply_bilinear(K.double(), queries.u.double(), queries.h.double()), queries.example, count).numpy()
+    return sums(head.scores(queries.u, queries.h), queries.example, count).numpy()
 
 
 def alternate(owner: Index) -> tuple[list[int], list[int]]:

@@ -71,8 +71,8 @@ class Regime:
 
     `label_weight_ppm` of the target is provenance, the rest the exact scorer `exact` ("trace" or "ekfac"); `ridge_ppm`
     is relative to the mean squared feature norm. The head is calibrated on the Datanet's answers behind new phrases
-    and, with `own_answers`, on what the adapter itself answers there. `k` readout directions: the base model's, or,
-    with `own_basis`, those of a fit at full width that carry most of this head's scores.
+    and, with `own_answers`, on what the adapter itself answers there. `k` readout directions and `d` tap
+    directions are those of a fit at full width that carry most of the head's scores.
     """
 
     exact: str
@@ -80,11 +80,11 @@ class Regime:
     ridge_ppm: int
     own_answers: bool
     k: int
-    own_basis: bool
+    d: int
 
 
-MEMORISED = Regime("trace", label_weight_ppm=500_000, ridge_ppm=10_000, own_answers=False, k=32, own_basis=False)
-GENERALISED = Regime("ekfac", label_weight_ppm=0, ridge_ppm=100_000, own_answers=True, k=64, own_basis=True)
+MEMORISED = Regime("trace", label_weight_ppm=500_000, ridge_ppm=30_000, own_answers=False, k=32, d=32)
+GENERALISED = Regime("ekfac", label_weight_ppm=0, ridge_ppm=100_000, own_answers=True, k=64, d=8)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from adapters.training.dataset import TokenDataset
 from adapters.training.measures import mean_reciprocal_rank, pearson, recall_at_1
 from adapters.training.observe import Observations
 from adapters.training.question import Question
-from adapters.training.ridge import apply_bilinear
+from adapters.training.ridge import Bilinear
 from adapters.training.tokens import TokenExample, chat_prompt
 
 
@@ -88,18 +88,18 @@ def answered(asked: Asked, generated: Sequence[TokenExample], seen: Observations
 
 
 def fidelity_report(
-    K: Tensor, answers: Answers, data: TokenDataset, seed: int, described: dict[str, Any]
+    head: Bilinear, answers: Answers, data: TokenDataset, seed: int, described: dict[str, Any]
 ) -> dict[str, Any]:
     """The members of fidelity.json (docs/formats/head.md). Without a bank there is no LDS and `fidelity_ppm` is 0."""
     seen = answers.seen
-    head = apply_bilinear(K.double(), seen.u.double(), seen.h.double())
+    scores = head.scores(seen.u, seen.h)
     exact = {name: table.double() for name, table in seen.scores.items()}
     correct = answers.correct
     return {
         "fidelity_ppm": 0,
         "lds": None,
         **described,
-        "head_bytes": K.numel() * 4,
+        "head_bytes": head.bytes,
         "type": "fidelity",
         "date": datetime.now(UTC).date().isoformat(),
         "held_out": {
@@ -108,12 +108,12 @@ def fidelity_report(
             "questions": "given" if answers.asked.given else "re-contextualised",
             "tokens": len(seen.example),
         },
-        **{f"pearson_with_{name}": pearson(head, table, seen.example).record() for name, table in exact.items()},
+        **{f"pearson_with_{name}": pearson(scores, table, seen.example).record() for name, table in exact.items()},
         **{
-            f"pearson_with_{name}_per_answer": pearson(answers.summed(head), answers.summed(table)).record()
+            f"pearson_with_{name}_per_answer": pearson(answers.summed(scores), answers.summed(table)).record()
             for name, table in exact.items()
         },
-        "rows": attribution_rows(answers, {"head": head} | exact, data),
+        "rows": attribution_rows(answers, {"head": scores} | exact, data),
         "seeds": {"head": seed},
     }
 

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from torch import Tensor
-
 from adapters.training.bank import Bank
 from adapters.training.calibrated import Choice, Evidence, label, query_scores
 from adapters.training.datamodel import explained
@@ -17,18 +15,15 @@ from adapters.training.lds import leave_one_out as correlations
 from adapters.training.measures import PPM
 from adapters.training.observe import Observations
 from adapters.training.outcomes import sums
-from adapters.training.ridge import apply_bilinear
-
-Head = tuple[Tensor, Tensor]
-"""K [C, taps, k, r] and P [D, k]."""
+from adapters.training.ridge import Bilinear
 
 
 def fidelity_against(
     bank: Bank,
     choice: Choice,
-    fitted: Sequence[Head],
+    fitted: Sequence[Bilinear],
     held_out: Sequence[Index],
-    head: Head,
+    head: Bilinear,
     answers: Answers,
     measured: Outcomes,
     evidence: Evidence,
@@ -41,9 +36,8 @@ def fidelity_against(
     """
     reported = measured.of(choice.reporting)
 
-    def scores(of: Head) -> Array:
-        seen = Observations(answers.seen.example, answers.seen.u @ of[1], answers.seen.h, answers.seen.margin, {})
-        return query_scores(of[0], seen, len(measured.owner))[choice.reporting]
+    def scores(of: Bilinear) -> Array:
+        return query_scores(of, answers.seen, len(measured.owner))[choice.reporting]
 
     final, top = scores(head), ceiling(reported)
     judged = [scores(one) for one in fitted] if held_out else final
@@ -52,7 +46,6 @@ def fidelity_against(
         name: lds(sums(table, answers.seen.example, len(measured.owner)).numpy()[choice.reporting], reported)
         for name, table in answers.seen.scores.items()
     }
-    per_token = apply_bilinear(head[0].double(), (calibration.u @ head[1]).double(), calibration.h.double())
     milliseconds = bank.milliseconds()
     report: dict[str, Any] = {
         "bank": {
@@ -64,7 +57,9 @@ def fidelity_against(
         },
         "candidates": {name: round(value * PPM) for name, value in choice.candidates.items()},
         "ceiling_ppm": round(top * PPM),
-        "explained_ppm": round(explained(per_token, evidence.margins, evidence.runs) * PPM),
+        "explained_ppm": round(
+            explained(head.scores(calibration.u, calibration.h), evidence.margins, evidence.runs) * PPM
+        ),
         "fidelity_ppm": round(fidelity(score, top) * PPM),
         "lds": score.record(),
         "lds_beyond_owner": lds_beyond_owner(judged, reported, held_out).record(),

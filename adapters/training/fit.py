@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from adapters.canonical import canonical_json
 from adapters.digests import digest, file_digest
 from adapters.package import FIDELITY, HEAD
@@ -24,6 +22,7 @@ from adapters.training.observe import Observations
 from adapters.training.outcomes import outcomes
 from adapters.training.progress import Progress, silent
 from adapters.training.question import Question
+from adapters.training.ridge import Bilinear
 from adapters.training.subsets import LEFT_OUT
 from adapters.training.threads import threads
 from adapters.training.tokens import TokenExample
@@ -65,15 +64,13 @@ def fit_head(
         generated, answers = fitting.answers(questions, with_exact=bank is not None)
         described = fitting.describe(calibration) | {"position_local_with_full": fitting.locality(generated).record()}
         if bank is None:
-            target = fitting.target(calibration)
-            K, P = fitting.solve(calibration, target)
+            head = fitting.solve(calibration, fitting.target(calibration))
         else:
             trained = fitting.bank(bank)
             trained.train(progress)
-            K, P, measured = _judge(fitting, trained, calibration, generated, answers)
+            head, measured = _judge(fitting, trained, calibration, generated, answers)
             described |= measured
-        narrow = replace(answers, seen=replace(answers.seen, u=answers.seen.u @ P))
-        return _write(fitting, K, P, fidelity_report(K, narrow, fitting.data, config.seed, described))
+        return _write(fitting, head, fidelity_report(head, answers, fitting.data, config.seed, described))
 
 
 def size_bank(
@@ -105,8 +102,8 @@ def _judge(
     calibration: tuple[list[TokenExample], Observations],
     generated: Sequence[TokenExample],
     answers: Answers,
-) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
-    """K, P, and what the bank measured of them, as members of the fidelity report."""
+) -> tuple[Bilinear, dict[str, Any]]:
+    """The head, and what the bank measured of it, as members of the fidelity report."""
     examples, seen = calibration
     queries = [replace(text, owner=owner) for text, owner in zip(generated, answers.asked.truth, strict=True)]
     measured = outcomes(bank, queries, fitting.progress)
@@ -118,25 +115,20 @@ def _judge(
     )
     choice = choose(seen, evidence, answers.seen, measured, fitting.regime.ridge_ppm / 1e6)
 
-    def fitted(without: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
+    def fitted(without: Any = None) -> Bilinear:
         return fitting.solve(calibration, evidence.mixed(choice.shares, without))
 
-    K, P = fitted()
+    head = fitted()
     held_out = folds(len(measured.members)) if BANK in choice.shares else []
-    heads = [fitted(fold) for fold in held_out] or [(K, P)]
-    return (
-        K,
-        P,
-        fidelity_against(bank, choice, heads, held_out, (K, P), answers, measured, evidence, calibration[1]),
-    )
+    heads = [fitted(fold) for fold in held_out] or [head]
+    return head, fidelity_against(bank, choice, heads, held_out, head, answers, measured, evidence, calibration[1])
 
 
-def _write(fitting: Fitting, K: torch.Tensor, P: torch.Tensor, report: dict[str, Any]) -> FittedHead:
+def _write(fitting: Fitting, head: Bilinear, report: dict[str, Any]) -> FittedHead:
     names = list(fitting.model.modules)
     content = canonical_json(report)
-    head = AttributionHead(
-        K=K,
-        P=P,
+    whole = AttributionHead(
+        tensors=head,
         taps=tuple(names[i] for i in fitting.taps),
         contributors=fitting.data.contributors,
         base=fitting.base.digest,
@@ -146,5 +138,5 @@ def _write(fitting: Fitting, K: torch.Tensor, P: torch.Tensor, report: dict[str,
         method=report["method"],
     )
     (fitting.package_dir / FIDELITY).write_bytes(content)
-    head.save(fitting.package_dir / HEAD)
+    whole.save(fitting.package_dir / HEAD)
     return FittedHead(fitting.package_dir / HEAD, file_digest(fitting.package_dir / HEAD), report)

@@ -17,7 +17,6 @@ from adapters.digests import file_digest
 from adapters.package import RECORD, WEIGHTS
 from adapters.record import TrainingRecord, parse_record
 from adapters.training.bank import Bank, BankConfig, Subject
-from adapters.training.basis import readout_basis
 from adapters.training.calibrated import label
 from adapters.training.calibration import PHRASES, prompts_behind, recontextualised
 from adapters.training.checkpoint import read_checkpoint
@@ -32,7 +31,7 @@ from adapters.training.model import AdaptedModel, load_adapted
 from adapters.training.observe import Observations, Readout, observe
 from adapters.training.progress import Progress
 from adapters.training.question import Question
-from adapters.training.ridge import fit_bilinear, fit_narrow
+from adapters.training.ridge import Bilinear, fit_narrow
 from adapters.training.scorers import DirectionScorer, Scorer
 from adapters.training.targets import mix, provenance
 from adapters.training.tokens import TokenExample
@@ -160,7 +159,7 @@ class Fitting:
 
     def observe(self, examples: Sequence[TokenExample], stage: str, scorers: Sequence[Scorer]) -> Observations:
         """Features at the taps, u at full width, and exact scores of the examples' supervised tokens, in order."""
-        readout = Readout(self.model.causal_lm, torch.eye(self.base.hidden_size))
+        readout = Readout(self.model.causal_lm)
         seen = observe(self.model, readout, examples, scorers, stage=stage, progress=self.progress).sorted()
         return replace(seen, h=seen.h[:, self.taps])
 
@@ -231,15 +230,10 @@ class Fitting:
         self.model.parameter.copy_(trained)
         return seen.margin - base.margin
 
-    def solve(
-        self, calibration: tuple[list[TokenExample], Observations], target: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """K [C, taps, k, r] and P [D, k]."""
-        seen, ridge = calibration[1], self.regime.ridge_ppm / 1e6
-        if self.regime.own_basis:
-            return fit_narrow(seen.u, seen.h, target, ridge, self.k)
-        P = readout_basis(self.base_dir, self.model.causal_lm, self.k)
-        return fit_bilinear(seen.u @ P, seen.h, target, ridge), P
+    def solve(self, calibration: tuple[list[TokenExample], Observations], target: torch.Tensor) -> Bilinear:
+        """The head's tensors."""
+        seen = calibration[1]
+        return fit_narrow(seen.u, seen.h, target, self.regime.ridge_ppm / 1e6, self.k, self.regime.d)
 
     def bank(self, config: BankConfig) -> Bank:
         """The subset bank beside the package."""
@@ -271,7 +265,7 @@ class Fitting:
     def locality(self, generated: Sequence[TokenExample]) -> Estimate:
         """Correlation of position-local scores with full-gradient ones on a few answers: the trace's, if any."""
         few = generated[: self.config.full_gradient_answers]
-        readout = Readout(self.model.causal_lm, torch.eye(self.base.hidden_size)[:, :1])
+        readout = Readout(self.model.causal_lm)
         scorer = self.scorers(with_exact=False)[0]
         local = observe(self.model, readout, few, [scorer])
         full = observe(self.model, readout, few, [scorer], position_local=False, stage="full gradients")
@@ -291,9 +285,9 @@ class Fitting:
             "method": "trace" if self.recorded else "influence",
             "target": self.target_name(),
             "head": {
+                "d": self.regime.d,
                 "k": self.k,
                 "label_weight_ppm": self.regime.label_weight_ppm,
-                "own_basis": self.regime.own_basis,
                 "ridge_ppm": self.regime.ridge_ppm,
                 "taps": list(self.config.taps),
             },

@@ -6,24 +6,22 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
-from adapters.head import FORMAT
+from adapters.head import FORMAT, head_shapes
 from adapters.training.errors import BadHeadFile
+from adapters.training.ridge import Bilinear
 from adapters.training.safetensors_file import write_safetensors
 
 
 @dataclass(frozen=True)
 class AttributionHead:
-    """score_c = sum over taps l of u^T K[c, l] h_l, in nats. K [contributors, taps, k, r] and P [D, k], fp32.
+    """The tensors of `Bilinear`, fp32, with what they are for.
 
     `base`, `weights`, `datanet_version` and `fidelity` are digests; `contributors` is sorted; `taps` are PEFT paths.
     """
 
-    K: Tensor
-    P: Tensor
+    tensors: Bilinear
     taps: tuple[str, ...]
     contributors: tuple[str, ...]
     base: str
@@ -36,7 +34,8 @@ class AttributionHead:
         """Write the safetensors file with its metadata: the same head gives the same bytes."""
         texts = {name: getattr(self, name) for name in ("base", "weights", "datanet_version", "fidelity", "method")}
         lists = {"taps": json.dumps(list(self.taps)), "contributors": json.dumps(list(self.contributors))}
-        write_safetensors(path, {"K": self.K, "P": self.P}, {"format": FORMAT, **texts, **lists})
+        tensors = {name: value for name, value in vars(self.tensors).items() if value is not None}
+        write_safetensors(path, tensors, {"format": FORMAT, **texts, **lists})
 
     @classmethod
     def load(cls, path: Path) -> AttributionHead:
@@ -44,18 +43,16 @@ class AttributionHead:
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = dict(file.metadata() or {})
-                K, P = file.get_tensor("K"), file.get_tensor("P")
+                tensors = Bilinear(**{name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
             if metadata.pop("format", None) != FORMAT:
                 raise BadHeadFile(f"{path} is not {FORMAT}")
             taps = tuple(json.loads(metadata.pop("taps")))
             contributors = tuple(json.loads(metadata.pop("contributors")))
-            head = cls(K=K, P=P, taps=taps, contributors=contributors, **metadata)
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            head = cls(tensors, taps=taps, contributors=contributors, **metadata)
+        except (SafetensorError, IndexError, KeyError, TypeError, ValueError) as error:
             raise BadHeadFile(f"{path}: {error}") from None
-        if K.shape[:3] != (len(contributors), len(taps), P.shape[-1]):
-            raise BadHeadFile(f"{path}: K {tuple(K.shape)} and P {tuple(P.shape)} do not fit the lists")
+        found = {name: tuple(value.shape) for name, value in vars(tensors).items() if value is not None}
+        rank = (tensors.K.shape[-1:] if tensors.H is None else tensors.H.shape[1:2])[0]
+        if found != head_shapes(found, len(contributors), len(taps), rank, len(tensors.P)):
+            raise BadHeadFile(f"{path}: {found} do not fit {len(contributors)} contributors and {len(taps)} taps")
         return head
-
-    def score(self, u: Tensor, h: Tensor) -> Tensor:
-        """Scores [N, C] in nats from u [N, k] and h [N, taps, r]."""
-        return torch.einsum("nk,clkr,nlr->nc", u, self.K, h)

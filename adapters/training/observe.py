@@ -16,12 +16,12 @@ from adapters.training.packs import Pack, common_prefix, make_packs
 from adapters.training.progress import Progress, silent
 from adapters.training.scorers import Scorer, margins
 from adapters.training.tokens import TokenExample
-from kernels.ops import readout_direction
+from kernels.ops import readout
 
 
 @dataclass(frozen=True)
 class Observations:
-    """N tokens. example [N] index into the observed examples; u [N, k]; h [N, M, r] over all adapted modules, in
+    """N tokens. example [N] index into the observed examples; u [N, D]; h [N, M, r] over all adapted modules, in
     order; margin [N]; scores[name] [N, C] of each exact scorer, in nats."""
 
     example: Tensor
@@ -49,21 +49,21 @@ class Observations:
 
 
 class Readout:
-    """The readout direction u of ARCHITECTURE.md, for one base model and basis P [D, k]."""
+    """The readout direction u of ARCHITECTURE.md, for one base model."""
 
-    def __init__(self, causal_lm: Any, basis: Tensor) -> None:
-        g = causal_lm.model.norm.weight.detach().float()
-        self._projected = causal_lm.lm_head.weight.detach().float() @ (g[:, None] * basis)
-        self._basis_over_g = basis / g[:, None]
+    def __init__(self, causal_lm: Any) -> None:
+        self._unembedding = causal_lm.lm_head.weight.detach()
+        self._mean_row = self._unembedding.float().mean(0)
+        self._g = causal_lm.model.norm.weight.detach()
 
     def __call__(self, logits: Tensor, target: Tensor, normed: Tensor) -> Tensor:
-        """u [S, k] of the emitted tokens `target` [S], from raw logits [S, V] and final-norm output [S, D]."""
-        return readout_direction(logits, target, normed, self._projected, self._basis_over_g)
+        """u [S, D] of the emitted tokens `target` [S], from raw logits [S, V] and final-norm output [S, D]."""
+        return readout(logits, target, normed, self._unembedding, self._mean_row, self._g)[0]
 
 
 def observe(
     model: AdaptedModel,
-    readout: Readout,
+    direction: Readout,
     examples: Sequence[TokenExample],
     scorers: Sequence[Scorer],
     *,
@@ -81,9 +81,9 @@ def observe(
     for batch in _batches(examples, cache.prefix, position_local):
         if position_local:
             with model.position_local():
-                parts.append(_observe_batch(model, readout, cache, batch, scorers))
+                parts.append(_observe_batch(model, direction, cache, batch, scorers))
         else:
-            parts.append(_observe_fully(model, readout, cache, batch, scorers))
+            parts.append(_observe_fully(model, direction, cache, batch, scorers))
         done += sum(len(pack.members) for pack in batch)
         progress(stage, done, len(examples), "")
     return Observations.concatenate(parts)
@@ -98,7 +98,7 @@ def _batches(examples: Sequence[TokenExample], prefix: int, position_local: bool
 
 
 def _observe_batch(
-    model: AdaptedModel, readout: Readout, cache: HiddenCache, batch: list[Pack], scorers: Sequence[Scorer]
+    model: AdaptedModel, direction: Readout, cache: HiddenCache, batch: list[Pack], scorers: Sequence[Scorer]
 ) -> Observations:
     hidden, layout = cache.batch(batch)
     with Capture(model) as capture, torch.set_grad_enabled(bool(scorers)):
@@ -112,7 +112,7 @@ def _observe_batch(
     with torch.no_grad():
         return Observations(
             example=layout.example,
-            u=readout(logits.detach(), layout.target, normed.detach()),
+            u=direction(logits.detach(), layout.target, normed.detach()),
             h=torch.stack([h[name] for name in model.modules], dim=1),
             margin=margin.detach(),
             scores={scorer.name: scorer.score(model, g, h) for scorer in scorers},
@@ -120,7 +120,7 @@ def _observe_batch(
 
 
 def _observe_fully(
-    model: AdaptedModel, readout: Readout, cache: HiddenCache, batch: list[Pack], scorers: Sequence[Scorer]
+    model: AdaptedModel, direction: Readout, cache: HiddenCache, batch: list[Pack], scorers: Sequence[Scorer]
 ) -> Observations:
     """Scores through all positions: sum over positions s of g_s^T T_c h_s, one backward pass a token."""
     hidden, layout = cache.batch(batch)
@@ -140,7 +140,7 @@ def _observe_fully(
         logits = model.causal_lm.lm_head(normed)
         return Observations(
             example=layout.example,
-            u=readout(logits, layout.target, normed.detach()),
+            u=direction(logits, layout.target, normed.detach()),
             h=torch.stack([capture.h[name][at] for name in model.modules], dim=1),
             margin=margins(logits, layout.target),
             scores={name: torch.stack(values) for name, values in rows.items()},

@@ -2,8 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+
+REFIT = 3.0
+"""The ridge of a fit in few directions over that of the wide fit that chose them: docs/formats/head.md."""
+
+MAX_FACTORS = 64
+"""Columns of K; a Datanet of more contributors shares them through Q."""
+
+
+@dataclass(frozen=True)
+class Bilinear:
+    """score_c = sum_a Q[c,a] sum_l (P^T u)^T K[a,l] (H^T h)_l, nats.
+
+    K [m, M', k, r'], P [D, k]. H [M, r, d] turns the taps' activations h [M, r] into M' = 1 activation of r' = d
+    numbers, sum_l H_l^T h_l; without H, K holds every tap as it is. Without Q [C, m], m is C.
+    """
+
+    K: Tensor
+    P: Tensor
+    H: Tensor | None = None
+    Q: Tensor | None = None
+
+    def scores(self, u: Tensor, h: Tensor) -> Tensor:
+        """Scores [N, C], fp64, of u [N, D] and h [N, M, r]."""
+        a, h, K = u.double() @ self.P.double(), h.double(), self.K.double()
+        if self.H is not None:
+            h = torch.einsum("nmr,mrd->nd", h, self.H.double())[:, None]
+        scores = apply_bilinear(K, a, h)
+        return scores if self.Q is None else scores @ self.Q.double().T
+
+    @property
+    def bytes(self) -> int:
+        """Size of its tensors."""
+        return 4 * sum(part.numel() for part in (self.K, self.P, self.H, self.Q) if part is not None)
 
 
 def fit_bilinear(u: Tensor, h: Tensor, targets: Tensor, ridge: float) -> Tensor:
@@ -32,20 +67,49 @@ def fit_bilinear(u: Tensor, h: Tensor, targets: Tensor, ridge: float) -> Tensor:
     return (solution / scale[:, None, None]).float() * (targets != 0).any(0)[:, None, None, None]
 
 
-def fit_narrow(u: Tensor, h: Tensor, targets: Tensor, ridge: float, k: int) -> tuple[Tensor, Tensor]:
-    """K [C, M, k, r] and P [D, k]: the fit at full width D, then again in the k directions that carry most of it.
+def fit_narrow(u: Tensor, h: Tensor, targets: Tensor, ridge: float, k: int, d: int) -> Bilinear:
+    """The fit at full width, then again in the k readout and d tap directions that carry most of it.
 
-    u [N, D]. The directions are the leading left singular vectors of cov(u)^(1/2) K s over contributors, modules and
-    ranks, s as in `fit_bilinear`: what a random u would lose in its scores is least. The second fit regains a part of
-    what the cut lost. P's columns are orthonormal.
+    u [N, D], h [N, M, r]. The directions are the leading singular vectors of cov(u)^(1/2) K cov(h / s)^(1/2), unfolded
+    along either side (a truncated higher-order SVD, De Lathauwer et al. 2000; s as in `fit_bilinear`): what random
+    tokens would lose in their scores is least. The second fit has k d features and REFIT times the ridge. More than
+    MAX_FACTORS contributors are factored first: K is linear in the targets, so a fit to their leading right singular
+    vectors Q gives the K that Q turns into everyone's.
     """
-    wide = fit_bilinear(u, h, targets, ridge).double() * module_scale(h.double())[:, None, None]
-    values, vectors = torch.linalg.eigh(u.double().T @ u.double() / len(u))
+    Q = None
+    if targets.shape[1] > MAX_FACTORS:
+        Q = _leading_columns(targets.double())
+        given, targets = targets, targets.double() @ Q
+        Q = Q * (given != 0).any(0)[:, None]
+    scale = module_scale(h.double())
+    scaled = (h.double() / scale[:, None]).flatten(1)
+    wide = fit_bilinear(u, h, targets, ridge).double() * scale[:, None, None]
+    root_u, back_u = _roots(u.double())
+    root_h, back_h = _roots(scaled)
+    carried = root_u @ wide.permute(0, 2, 1, 3).flatten(2) @ root_h
+    P = torch.linalg.qr(back_u @ _leading(carried.permute(1, 0, 2), k))[0]
+    H = torch.linalg.qr(back_h @ _leading(carried.permute(2, 0, 1), d))[0]
+    K = fit_bilinear(u.double() @ P, (scaled @ H)[:, None], targets, REFIT * ridge)
+    H = H.unflatten(0, h.shape[1:]) / scale[:, None, None]
+    return Bilinear(K, P.float(), H.float(), None if Q is None else Q.float())
+
+
+def _roots(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The square root of the second moment of x [N, a] and its inverse."""
+    values, vectors = torch.linalg.eigh(x.T @ x / len(x))
     values = values.clamp_min(values.max() * 1e-9)
-    root = vectors * values.sqrt() @ vectors.T
-    leading = torch.linalg.svd(root @ wide.permute(2, 0, 1, 3).flatten(1), full_matrices=False)[0][:, :k]
-    P = torch.linalg.qr(vectors * values.rsqrt() @ vectors.T @ leading)[0]
-    return fit_bilinear(u.double() @ P, h, targets, ridge), P.float()
+    return vectors * values.sqrt() @ vectors.T, vectors * values.rsqrt() @ vectors.T
+
+
+def _leading(unfolded: Tensor, count: int) -> Tensor:
+    """The leading left singular vectors [a, count] of a tensor [a, ...], from the a x a Gram matrix."""
+    rows = unfolded.flatten(1)
+    return torch.linalg.eigh(rows @ rows.T)[1].flip(1)[:, :count]
+
+
+def _leading_columns(targets: Tensor) -> Tensor:
+    """The leading right singular vectors [C, MAX_FACTORS] of targets [N, C]."""
+    return torch.linalg.eigh(targets.T @ targets)[1].flip(1)[:, :MAX_FACTORS]
 
 
 def module_scale(h: Tensor) -> Tensor:

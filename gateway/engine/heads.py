@@ -8,15 +8,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from safetensors import safe_open
 
+from adapters.head import FORMAT, head_shapes
+from kernels.ops import attribution_scores, head_products
+
 HEAD_FILE = "attribution_head.safetensors"
-HEAD_FORMAT = "openledger-head/1"
 MIN_BANK_CONTRIBUTORS = 8
 
 
@@ -26,13 +27,19 @@ class HeadMismatchError(ValueError):
 
 @dataclass(frozen=True)
 class Head:
-    """K [contributors, taps, k, r] and P [D, k], fp32; `taps` are PEFT module paths in K's order."""
+    """A head's tensors, fp32 (docs/formats/head.md): what its products with u, with h and with the scores are.
+
+    P [k, D] and, where the head has them, H [d, taps r] and Q [contributors, m]; K [m, taps, k, r], or [m, 1, k, d]
+    with H. `taps` are PEFT module paths in K's or H's order, `rank` the r of their activations.
+    """
 
     contributors: tuple[str, ...]
     taps: tuple[str, ...]
+    rank: int
     K: torch.Tensor
     P: torch.Tensor
-    basis: str
+    H: torch.Tensor | None
+    Q: torch.Tensor | None
 
 
 def read_head(directory: Path) -> Head | None:
@@ -40,17 +47,30 @@ def read_head(directory: Path) -> Head | None:
     path = directory / HEAD_FILE
     if not path.exists():
         return None
-    with safe_open(path, framework="pt") as tensors:
-        metadata = tensors.metadata() or {}
-        if metadata.get("format") != HEAD_FORMAT:
-            raise HeadMismatchError(f"{path}: format {metadata.get('format')!r} is not {HEAD_FORMAT!r}")
-        K, P = tensors.get_tensor("K").float().contiguous(), tensors.get_tensor("P").float().contiguous()
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+        if metadata.get("format") != FORMAT:
+            raise HeadMismatchError(f"{path}: format {metadata.get('format')!r} is not {FORMAT!r}")
+        tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
     contributors, taps = tuple(json.loads(metadata["contributors"])), tuple(json.loads(metadata["taps"]))
-    if K.ndim != 4 or P.ndim != 2 or K.shape[:3] != (len(contributors), len(taps), P.shape[1]):
-        raise HeadMismatchError(
-            f"{path}: K {tuple(K.shape)} and P {tuple(P.shape)} don't fit its contributors and taps"
-        )
-    return Head(contributors, taps, K, P, sha256(P.numpy().tobytes()).hexdigest())
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    try:
+        rank = found["H"][1] if "H" in found else found["K"][3]
+        fits = found == head_shapes(found, len(contributors), len(taps), rank, found["P"][0])
+    except (IndexError, KeyError):
+        fits = False
+    if not fits:
+        raise HeadMismatchError(f"{path}: {found} don't fit {len(contributors)} contributors and {len(taps)} taps")
+    H = tensors.get("H")
+    return Head(
+        contributors=contributors,
+        taps=taps,
+        rank=rank,
+        K=tensors["K"].contiguous(),
+        P=tensors["P"].T.contiguous(),
+        H=None if H is None else H.flatten(0, 1).T.contiguous(),
+        Q=tensors.get("Q"),
+    )
 
 
 @lru_cache(maxsize=65536)
@@ -67,56 +87,77 @@ def head_contributors(directory: str) -> tuple[str, ...]:
 
 
 class Bank:
-    """The K of all heads of one shape, stacked so that one call scores tokens of different adapters.
+    """The heads of one shape, stacked so that one call scores tokens of different adapters.
 
-    K [capacity, m, taps, k, r]; m is the heads' number of contributors rounded up, the rows beyond it zero.
+    P [capacity, k, D], H [capacity, d, taps r], K [capacity, m, taps, k, r], Q [capacity, contributors, m].
+    Contributors are rounded up, the rows beyond a head's own are zero.
     """
 
-    def __init__(self, taps: torch.Tensor, shape: tuple[int, int, int, int], device: torch.device):
+    def __init__(self, taps: torch.Tensor, rank: int, shapes: Mapping[str, tuple[int, ...]], device: torch.device):
         self.taps = taps
-        self.rank = shape[3]
-        self.K = torch.zeros(0, *shape, device=device)
+        self.rank = rank
+        self._stacks = {name: torch.zeros(0, *shape, device=device) for name, shape in shapes.items()}
         self._free: list[int] = []
 
-    def place(self, K: torch.Tensor) -> int:
-        """Copies a head in and returns its row; the stack doubles when it is full."""
+    def place(self, tensors: Mapping[str, torch.Tensor]) -> int:
+        """Copies a head in and returns its row; the stacks double when they are full."""
         if not self._free:
-            grown = torch.zeros(max(1, 2 * len(self.K)), *self.K.shape[1:], device=self.K.device)
-            grown[: len(self.K)] = self.K
-            self._free = list(range(len(self.K), len(grown)))
-            self.K = grown
+            self._grow()
         row = self._free.pop()
-        self.K[row].zero_()
-        self.K[row, : len(K)] = K
+        for name, tensor in tensors.items():
+            self._stacks[name][row].zero_()
+            self._stacks[name][row, : len(tensor)] = tensor
         return row
+
+    def _grow(self) -> None:
+        capacity = len(self._stacks["K"])
+        grown = {name: stack.new_zeros(max(1, 2 * capacity), *stack.shape[1:]) for name, stack in self._stacks.items()}
+        for name, stack in self._stacks.items():
+            grown[name][:capacity] = stack
+        self._stacks = grown
+        self._free = list(range(capacity, max(1, 2 * capacity)))
 
     def free(self, row: int) -> None:
         self._free.append(row)
 
+    def scores(self, u: torch.Tensor, h: torch.Tensor, slot: torch.Tensor) -> torch.Tensor:
+        """Scores [n, contributors] in nats; u [n, D], h [n, taps, r], `slot` [n] the head of each token."""
+        stacks = self._stacks
+        u = head_products(u, stacks["P"], slot)
+        if "H" in stacks:
+            h = head_products(h.flatten(1), stacks["H"], slot)[:, None]
+        scores = attribution_scores(u, h, stacks["K"], slot)
+        return head_products(scores, stacks["Q"], slot) if "Q" in stacks else scores
+
+    def row_bytes(self) -> int:
+        return sum(_bytes(stack[0]) for stack in self._stacks.values())
+
+    def memory_bytes(self) -> int:
+        return sum(_bytes(stack) for stack in self._stacks.values())
+
 
 class Seated(NamedTuple):
-    """A loaded head: its width, the basis of its projection, and where its K lies."""
+    """A loaded head: its width, and where its tensors lie."""
 
     contributors: int
-    basis: str
     bank: Bank
     row: int
 
 
 class HeadStore:
-    """Heads of the adapters the worker holds, by vLLM's integer adapter id, and one W_P per distinct projection P."""
+    """Heads of the adapters the worker holds, by vLLM's integer adapter id, over one unembedding and final norm."""
 
     def __init__(self, unembedding: torch.Tensor, norm_weight: torch.Tensor, taps: dict[str, int]):
-        self._unembedding = unembedding
-        self._g = norm_weight.float()
+        self.unembedding = unembedding
+        self.mean_row = unembedding.float().mean(0)
+        self.g = norm_weight.float()
         self._tap_index = taps
         self.tapped: set[int] = set()  # rows of the tap buffer that some head reads
         self._heads: dict[int, Seated] = {}
         self._banks: dict[tuple, Bank] = {}
-        self._projections: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def load(self, adapter_id: int, directory: Path, ranks: Mapping[str, int]) -> int:
-        """Reads the head beside an adapter, if it has one; returns the bytes its K takes. Raises HeadMismatchError.
+        """Reads the head beside an adapter, if it has one; returns the bytes it takes. Raises HeadMismatchError.
 
         `ranks` are the adapter's ranks by tap: beyond them, and in modules it leaves alone, the tap buffer holds what
         others left there.
@@ -125,62 +166,43 @@ class HeadStore:
         if head is None:
             return 0
         missing = [tap for tap in head.taps if tap not in self._tap_index]
-        if missing or head.P.shape[0] != self._g.shape[0]:
-            raise HeadMismatchError(f"{directory}: taps {missing[:3]} or width {head.P.shape[0]} unknown to this base")
-        narrow = [tap for tap in head.taps if ranks.get(tap, 0) < head.K.shape[3]]
+        if missing or head.P.shape[1] != self.g.shape[0]:
+            raise HeadMismatchError(f"{directory}: taps {missing[:3]} or width {head.P.shape[1]} unknown to this base")
+        narrow = [tap for tap in head.taps if ranks.get(tap, 0) < head.rank]
         if narrow:
-            raise HeadMismatchError(f"{directory}: the adapter's rank in {narrow[:3]} is below {head.K.shape[3]}")
+            raise HeadMismatchError(f"{directory}: the adapter's rank in {narrow[:3]} is below {head.rank}")
         self.forget(adapter_id)
+        tensors = {name: getattr(head, name) for name in ("P", "H", "K", "Q") if getattr(head, name) is not None}
+        bank = self._bank(head, tensors)
         # Nothing is kept before all is allocated: whoever runs out of memory leaves no half-seated head behind.
-        tables = self._projections.get(head.basis) or self._project(head.P.to(self._g.device))
-        bank = self._bank(head)
-        row = bank.place(head.K.to(self._g.device))
-        self._projections[head.basis] = tables
-        self._heads[adapter_id] = Seated(len(head.contributors), head.basis, bank, row)
-        return bank.K[0].numel() * bank.K.element_size()
+        self._heads[adapter_id] = Seated(len(head.contributors), bank, bank.place(tensors))
+        return bank.row_bytes()
 
-    def _project(self, P: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """W_P and diag(1/g) P."""
-        W_P = self._unembedding.float() @ (self._g[:, None] * P)
-        # u is a difference of averages of rows, so a constant row drops out of it; without the mean row the sum over
-        # the vocabulary rounds less.
-        W_P -= W_P.mean(dim=0)
-        return W_P, P / self._g[:, None]
-
-    def _bank(self, head: Head) -> Bank:
+    def _bank(self, head: Head, tensors: Mapping[str, torch.Tensor]) -> Bank:
         m = max(MIN_BANK_CONTRIBUTORS, 1 << (len(head.contributors) - 1).bit_length())
-        key = (head.taps, m, *head.K.shape[2:])
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        widest = "Q" if "Q" in shapes else "K"
+        shapes[widest] = (m, *shapes[widest][1:])
+        key = (head.taps, head.rank, *shapes.values())
         if key not in self._banks:
             rows = [self._tap_index[tap] for tap in head.taps]
             self.tapped.update(rows)
-            taps = torch.tensor(rows, device=self._g.device)
-            self._banks[key] = Bank(taps, (m, *head.K.shape[1:]), self._g.device)
+            self._banks[key] = Bank(torch.tensor(rows, device=self.g.device), head.rank, shapes, self.g.device)
         return self._banks[key]
 
     def forget(self, adapter_id: int) -> None:
-        """Frees an adapter's head, and its projection when no other head uses it."""
+        """Frees an adapter's head."""
         gone = self._heads.pop(adapter_id, None)
-        if gone is None:
-            return
-        gone.bank.free(gone.row)
-        if not any(seated.basis == gone.basis for seated in self._heads.values()):
-            self._projections = {b: tables for b, tables in self._projections.items() if b != gone.basis}
+        if gone is not None:
+            gone.bank.free(gone.row)
 
     def get(self, adapter_id: int) -> Seated | None:
         """The head of an adapter; None for the base model and adapters without head."""
         return self._heads.get(adapter_id)
 
-    def projection(self, basis: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """W_P = W_U diag(g) P [vocab, k], less its mean row, and diag(1/g) P [D, k]."""
-        return self._projections[basis]
-
-    def shared_bytes(self) -> int:
-        """Bytes of the projections, which heads of one basis share."""
-        return sum(_bytes(table) for pair in self._projections.values() for table in pair)
-
     def memory_bytes(self) -> int:
         """Bytes of everything, free rows of the banks included."""
-        return self.shared_bytes() + sum(_bytes(bank.K) for bank in self._banks.values())
+        return _bytes(self.mean_row) + sum(bank.memory_bytes() for bank in self._banks.values())
 
 
 def _bytes(tensor: torch.Tensor) -> int:

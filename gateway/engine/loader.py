@@ -80,20 +80,16 @@ class AdapterLoader:
         found = self._adapters.get(request.lora_int_id)
         return found or self._read(request, None)
 
-    @property
-    def shared_bytes(self) -> int:
-        return self._heads.shared_bytes() if self._heads else 0
-
     def answer(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """One request of loader_client.py."""
         if "drop" in question:
             self.drop(question["drop"])
-            return {"shared_bytes": self.shared_bytes}
+            return {}
         try:
             loaded = self.load(question["load"], question["digest"], Path(question["path"]))
         except EngineError as error:
             return {"code": error.code, "message": str(error)}
-        return {"bytes": loaded.bytes, "shared_bytes": self.shared_bytes}
+        return {"bytes": loaded.bytes}
 
     def serve(self, path: Path) -> None:
         """Answers at the Unix socket `path` from a daemon thread, until the process ends."""

@@ -1,7 +1,7 @@
 """Asks the worker's loader thread to load and drop adapters: one line of JSON each way, over a Unix socket.
 
-{"load": id, "digest": hex, "path": str}  ->  {"bytes": n, "shared_bytes": n}  or  {"code": str, "message": str}
-{"drop": id}                              ->  {"shared_bytes": n}
+{"load": id, "digest": hex, "path": str}  ->  {"bytes": n}  or  {"code": str, "message": str}
+{"drop": id}                              ->  {}
 """
 
 import asyncio
@@ -11,7 +11,6 @@ from typing import Any
 import orjson
 
 from gateway.engine.errors import BY_CODE, AdapterLoadFailed
-from gateway.engine.residency import Loaded
 
 
 class LoaderClient:
@@ -22,14 +21,13 @@ class LoaderClient:
         self._turn = asyncio.Lock()
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def load(self, adapter_id: int, digest: str, path: Path) -> Loaded:
-        """Loads a package into the worker's host memory. Raises EngineError."""
-        reply = await self._ask({"load": adapter_id, "digest": digest, "path": str(path)})
-        return Loaded(reply["bytes"], reply["shared_bytes"])
+    async def load(self, adapter_id: int, digest: str, path: Path) -> int:
+        """Loads a package into the worker's host memory; the bytes it takes there. Raises EngineError."""
+        return (await self._ask({"load": adapter_id, "digest": digest, "path": str(path)}))["bytes"]
 
-    async def drop(self, adapter_id: int) -> int:
-        """Frees an adapter; returns the shared bytes that remain."""
-        return (await self._ask({"drop": adapter_id}))["shared_bytes"]
+    async def drop(self, adapter_id: int) -> None:
+        """Frees an adapter."""
+        await self._ask({"drop": adapter_id})
 
     async def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         async with self._turn:

@@ -22,22 +22,12 @@ from gateway.engine.errors import AdapterLoadFailed, AdapterMemoryFull, AdapterU
 WAIT_SECONDS = 30.0
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """An adapter's bytes in host memory, and those of tables shared by heads (W_P), all adapters together."""
-
-    bytes: int
-    shared_bytes: int
-
-
 class Loader(Protocol):
-    """The worker's side. `load` raises EngineError."""
+    """The worker's side. `load` gives the bytes taken in host memory, and raises EngineError."""
 
-    async def load(self, adapter_id: int, digest: str, path: Path) -> Loaded: ...
+    async def load(self, adapter_id: int, digest: str, path: Path) -> int: ...
 
-    async def drop(self, adapter_id: int) -> int:
-        """Frees an adapter; returns the shared bytes that remain."""
-        ...
+    async def drop(self, adapter_id: int) -> None: ...
 
 
 @dataclass
@@ -69,7 +59,6 @@ class Residency:
         self._ids = itertools.count(1)
         self._one_load = asyncio.Lock()
         self._released = asyncio.Event()
-        self._shared_bytes = 0
 
     @asynccontextmanager
     async def lease(self, digest: str) -> AsyncIterator[Entry]:
@@ -105,13 +94,13 @@ class Residency:
                 return False
             del self._entries[digest]
             if entry.resident:
-                self._shared_bytes = await self._loader.drop(entry.adapter_id)
+                await self._loader.drop(entry.adapter_id)
             return True
 
     @property
     def host_bytes(self) -> int:
         """What adapters and heads take in host memory."""
-        return sum(entry.bytes for entry in self._entries.values() if entry.resident) + self._shared_bytes
+        return sum(entry.bytes for entry in self._entries.values() if entry.resident)
 
     def report(self, in_slots: set[int]) -> dict[str, Any]:
         """Every adapter this engine has seen, most recently used last, and the memory they take together."""
@@ -168,13 +157,12 @@ class Residency:
         try:
             async with self._one_load:
                 await self._make_room(entry, _file_bytes(entry))
-                loaded = await self._loader.load(entry.adapter_id, entry.digest, entry.path)
-                entry.bytes, self._shared_bytes = loaded.bytes, loaded.shared_bytes
+                entry.bytes = await self._loader.load(entry.adapter_id, entry.digest, entry.path)
                 entry.resident = True
                 entry.loads += 1
                 entry.last_load_ms = (time.perf_counter() - started) * 1000
                 while self.host_bytes > self._limit and await self._drop_idle():
-                    pass  # it takes more than its files: tables that its head does not share with others
+                    pass  # it takes more than its files: a head's rows are rounded up
         except OSError as error:
             raise AdapterLoadFailed(f"adapter {entry.digest}: {error}") from error
         finally:
@@ -202,7 +190,7 @@ class Residency:
         if idle is None:
             return False
         idle.resident = False
-        self._shared_bytes = await self._loader.drop(idle.adapter_id)
+        await self._loader.drop(idle.adapter_id)
         return True
 
 

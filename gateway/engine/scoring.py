@@ -1,19 +1,21 @@
 """Scores the tokens sampled in one engine step against the contributors of their adapters.
 
-    score_c = u^T K[c,l] h_l summed over taps l            (docs/ARCHITECTURE.md, "The score")
+    score_c = (P^T u)^T K[c,l] h_l summed over taps l      (docs/ARCHITECTURE.md, "The score")
 
 Two halves bracket vLLM's sampler: `capture` keeps what the sampler is about to change (the raw logits), `score` needs
 the token it chose.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
 
 from gateway.engine.heads import Bank, HeadStore, Seated
 from gateway.engine.taps import TapBuffer
-from kernels.ops import attribution_scores, readout_direction
+from kernels.ops import readout
 
 MICRO_NATS = 1_000_000
 
@@ -45,20 +47,28 @@ class SampledRequest:
 
 
 @dataclass(frozen=True)
-class _Group:
-    """The captured rows that one call can score: heads of one basis and one bank.
+class _Share:
+    """The captured rows [first, end) whose heads lie in one bank: the head and the taps of each."""
+
+    first: int
+    end: int
+    bank: Bank
+    slot: torch.Tensor
+    h: torch.Tensor
+
+
+@dataclass(frozen=True)
+class _Captured:
+    """The rows of a step that will be scored, bank by bank; `rows` as in StepScores.
 
     `sampled_at` [2, rows] tells which entry of the sampler's output is each row's token.
     """
 
-    members: list[tuple[SampledRequest, int]]
-    basis: str
-    bank: Bank
-    slot: torch.Tensor
+    rows: dict[str, tuple[int, int]]
+    shares: list[_Share]
     sampled_at: torch.Tensor
     logits: torch.Tensor
     normed: torch.Tensor
-    h: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -80,7 +90,7 @@ class StepScorer:
     def __init__(self, heads: HeadStore, taps: TapBuffer):
         self.heads = heads
         self.taps = taps
-        self._groups: list[_Group] = []
+        self._captured: _Captured | None = None
         self._result: StepScores | PendingScores | None = None
 
     def capture(
@@ -92,49 +102,42 @@ class StepScorer:
         the batch (on the host or on the device). The logits must be copied: penalties, temperature and grammar masks
         change them in place.
         """
-        self._groups, self._result = [], None
-        members: dict[tuple[str, int], list[tuple[SampledRequest, Seated]]] = {}
-        for request in requests:
-            seated = self.heads.get(request.adapter_id)
-            if seated is not None:
-                members.setdefault((seated.basis, id(seated.bank)), []).append((request, seated))
-        for own in members.values():
-            bank = own[0][1].bank
-            index = torch.tensor(
-                [(r.first_row + i, s.row, r.index, i) for r, s in own for i in range(r.rows)],
-                pin_memory=logits.is_cuda,
-            ).T
-            rows, slot, *sampled_at = index.to(logits.device, non_blocking=True).contiguous()
-            at = positions[rows] if positions.device == rows.device else _moved(positions[index[0]], logits.device)
-            h = self.taps.gather(bank.taps, at, bank.rank)
-            kept = logits[rows].float(), normed[rows].float(), h
-            widths = [(r, s.contributors) for r, s in own]
-            self._groups.append(_Group(widths, own[0][1].basis, bank, slot, torch.stack(sampled_at), *kept))
+        self.drop()
+        found = [(request, seated) for request in requests if (seated := self.heads.get(request.adapter_id))]
+        if not found:
+            return
+        found.sort(key=lambda pair: id(pair[1].bank))  # stable
+        at: list[tuple[int, int, int, int]] = []
+        rows: dict[str, tuple[int, int]] = {}
+        for request, seated in found:
+            rows[request.request_id] = (len(at), seated.contributors)
+            at += [(request.first_row + i, seated.row, request.index, i) for i in range(request.rows)]
+        index = torch.tensor(at, pin_memory=logits.is_cuda).T
+        taken, slot, *sampled_at = index.to(logits.device, non_blocking=True).contiguous()
+        at_token = positions[taken] if positions.device == taken.device else _moved(positions[index[0]], logits.device)
+        shares = [
+            _Share(first, end, bank, slot[first:end], self.taps.gather(bank.taps, at_token[first:end], bank.rank))
+            for bank, first, end in _by_bank(found)
+        ]
+        self._captured = _Captured(rows, shares, torch.stack(sampled_at), logits[taken].float(), normed[taken].float())
 
     def score(self, sampled: torch.Tensor) -> None:
         """Scores the captured rows; sampled [requests, 1 + draft tokens] are the emitted ids, -1 where rejected."""
-        groups, self._groups = self._groups, []
-        if not groups:
+        step, self._captured = self._captured, None
+        if step is None:
             return
-        blocks: list[torch.Tensor] = []
-        rows: dict[str, tuple[int, int]] = {}
-        start = 0
-        for group in groups:
-            emitted = sampled[group.sampled_at[0], group.sampled_at[1]].long().clamp_min(0)
-            u = readout_direction(group.logits, emitted, group.normed, *self.heads.projection(group.basis))
-            blocks.append(attribution_scores(u, group.h, group.bank.K, group.slot))
-            for request, width in group.members:
-                rows[request.request_id] = (start, width)
-                start += request.rows
-        scores = _fixed_point(blocks)
+        emitted = sampled[step.sampled_at[0], step.sampled_at[1]].long().clamp_min(0)
+        heads = self.heads
+        u, _ = readout(step.logits, emitted, step.normed, heads.unembedding, heads.mean_row, heads.g)
+        scores = _fixed_point([one.bank.scores(u[one.first : one.end], one.h, one.slot) for one in step.shares])
         if not scores.is_cuda:
-            self._result = StepScores(scores.numpy(), rows)
+            self._result = StepScores(scores.numpy(), step.rows)
             return
         host = torch.empty(scores.shape, dtype=scores.dtype, pin_memory=True)
         host.copy_(scores, non_blocking=True)
         copied = torch.cuda.Event()
         copied.record()
-        self._result = PendingScores(host, rows, copied)
+        self._result = PendingScores(host, step.rows, copied)
 
     def take(self) -> StepScores | PendingScores | None:
         """The scores of this step, once."""
@@ -143,7 +146,17 @@ class StepScorer:
 
     def drop(self) -> None:
         """Forgets the step: its tokens are reported as unscored."""
-        self._groups, self._result = [], None
+        self._captured, self._result = None, None
+
+
+def _by_bank(found: list[tuple[SampledRequest, Seated]]) -> Iterator[tuple[Bank, int, int]]:
+    """Each bank with its rows [first, end); `found` is sorted by bank."""
+    first = 0
+    for _, own in groupby(found, key=lambda pair: id(pair[1].bank)):
+        members = list(own)
+        end = first + sum(request.rows for request, _ in members)
+        yield members[0][1].bank, first, end
+        first = end
 
 
 def _moved(host: torch.Tensor, device: torch.device) -> torch.Tensor:

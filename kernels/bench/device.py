@@ -11,7 +11,8 @@ from kernels import checks, copy_rows, ops
 from kernels.bench import cases
 from kernels.tap import Taps
 
-READOUTS = ((1, 3, 1, 1), (3, 1001, 117, 7), (37, 517, 600, 33), (1, 20011, 64, 131), (256, 262144, 4096, 64))
+READOUTS = ((1, 3, 1), (3, 1001, 117), (37, 517, 600), (1, 20011, 64), (256, 262144, 4096))
+PRODUCTS = ((1, 1, 1, 1), (70, 9, 65, 33), (256, 64, 4096, 64))
 SCORES = (
     (1, 1, 1, 1, 1, 1),
     (70, 9, 65, 2, 33, 6),
@@ -27,9 +28,12 @@ def device_checks() -> Iterator[tuple[str, Callable[[], float]]]:
     for dtype in (torch.float32, torch.bfloat16):
         on: dict[str, Any] = {"device": "cuda", "dtype": dtype}
         kind = str(dtype).removeprefix("torch.")
-        for n, V, D, k in READOUTS:
-            name = f"readout [{n}, {V}], D = {D}, k = {k}, {kind}"
-            yield name, partial(checks.readout_error, ops.readout, n=n, V=V, D=D, k=k, **on)
+        for n, V, D in READOUTS:
+            name = f"readout [{n}, {V}], D = {D}, {kind}"
+            yield name, partial(checks.readout_error, ops.readout, n=n, V=V, D=D, **on)
+        for n, slots, a, b in PRODUCTS:
+            name = f"head_products [{n}, {a}] x {slots} [{b}, {a}], {kind}"
+            yield name, partial(checks.products_error, ops.head_products, n=n, slots=slots, a=a, b=b, **on)
         for n, slots, m, taps, k, r in SCORES:
             sizes: dict[str, Any] = {"n": n, "slots": slots, "m": m, "taps": taps, "k": k, "r": r}
             yield (
@@ -48,10 +52,10 @@ def device_checks() -> Iterator[tuple[str, Callable[[], float]]]:
 def attribution_in_graph() -> float:
     """0 if a captured step, replayed on other logits, activations and slots, gives what the same step gives eagerly."""
     case = cases.llama8b(8, 32)
-    readout, (_, h, K, slot) = case.readout("cuda"), case.scores("cuda")
+    readout, (_, P, _), (_, h, K, slot) = case.readout("cuda"), case.narrow_u("cuda"), case.scores("cuda")
 
     def step() -> Tensor:
-        return ops.attribution_scores(ops.readout_direction(*readout), h, K, slot)
+        return ops.attribution_scores(ops.head_products(ops.readout(*readout)[0], P, slot), h, K, slot)
 
     step()
     graph = torch.cuda.CUDAGraph()

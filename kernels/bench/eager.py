@@ -4,19 +4,28 @@ them: what the kernels are measured against, alone and under torch.compile."""
 import torch
 from torch import Tensor
 
-from kernels.reference import AdamW
+from kernels.reference import RARE, AdamW
 
 
-def readout(logits: Tensor, emitted: Tensor, normed: Tensor, W_P: Tensor, P_over_g: Tensor) -> tuple[Tensor, Tensor]:
-    """`reference.readout` for finite logits; the products in the dtype of the tables."""
+def readout(
+    logits: Tensor, emitted: Tensor, normed: Tensor, unembedding: Tensor, mean_row: Tensor, g: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`reference.readout` for finite logits; the product in the dtype of the unembedding."""
     y = emitted[:, None]
     z_y = logits.gather(1, y)
     others = logits.scatter(1, y, -torch.inf)
     q = others.softmax(1)
     q_z = (q * logits).sum(1, keepdim=True)
     slope = (z_y - q_z) / normed.shape[1]
-    u = W_P[emitted] - q.to(W_P.dtype) @ W_P - slope * (normed @ P_over_g)
+    w = q * (q / RARE - 1).clamp(0, 1)
+    expected = w.to(unembedding.dtype) @ unembedding + (1 - w.sum(1, keepdim=True)) * mean_row
+    u = g * (unembedding[emitted] - expected) - slope * (normed / g)
     return u.float(), z_y[:, 0] - others.logsumexp(1)
+
+
+def head_products(x: Tensor, W: Tensor, slot: Tensor) -> Tensor:
+    """`reference.head_products` where every token has a head: the heads gathered, one batched product."""
+    return torch.bmm(W[slot], x.to(W.dtype)[:, :, None])[:, :, 0].float()
 
 
 def attribution_scores(u: Tensor, h: Tensor, K: Tensor, slot: Tensor) -> Tensor:

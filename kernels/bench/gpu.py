@@ -49,6 +49,12 @@ def speeds(bandwidth: float) -> Iterator[Speed]:
     for case in cases.ON_GPU:
         readout = partial(_speed, "readout", case.name, case.readout_bytes(), bandwidth)
         yield readout(ops.readout, eager.readout, case.readout("cuda"))
+        for name, inputs, size in (
+            ("P", case.narrow_u, (case.D, case.k)),
+            ("H", case.narrow_h, (case.taps * case.r, case.d)),
+        ):
+            product = partial(_speed, f"head_products, {name}", case.name, case.product_bytes(*size), bandwidth)
+            yield product(ops.head_products, eager.head_products, inputs("cuda"))
         scores = partial(_speed, "attribution_scores", case.name, case.scores_bytes(), bandwidth)
         yield scores(ops.attribution_scores, eager.attribution_scores, case.scores("cuda"))
     step = cases.LORA_8B
@@ -65,17 +71,19 @@ def shares() -> Iterator[Share]:
 
 
 def _attribution(case: cases.Decode) -> Callable[[], Tensor]:
-    """All that a step runs for attribution: a copy per tap, the readout direction, the scores."""
+    """All that a step runs for attribution: a copy per tap, the readout direction, the heads' products."""
     taps = Taps(case.taps, case.n, case.r, torch.float32, "cuda")
     shrunk = torch.randn(1, case.n, case.r, device="cuda")
     positions = torch.arange(case.n, device="cuda")
     of_readout = case.readout("cuda")
-    _, _, heads, slot = case.scores("cuda")
+    (_, P, slot), (_, H, _), (_, _, K, _) = case.narrow_u("cuda"), case.narrow_h("cuda"), case.scores("cuda")
 
     def run() -> Tensor:
         for l in range(case.taps):
             taps.keep(shrunk, l)
-        return ops.attribution_scores(ops.readout_direction(*of_readout), taps.sampled(positions), heads, slot)
+        u = ops.head_products(ops.readout(*of_readout)[0], P, slot)
+        h = ops.head_products(taps.sampled(positions).flatten(1), H, slot)
+        return ops.attribution_scores(u, h[:, None], K, slot)
 
     return run
 

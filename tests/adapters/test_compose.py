@@ -98,6 +98,44 @@ def test_its_head_holds_the_scaled_heads_of_the_parts(parts, base, tmp_path):
     assert [part["fidelity_ppm"] for part in report["composed_of"]] == [250_000, 250_000]
 
 
+FORMS = {  # of a head for two contributors: at will tap directions and factors
+    "plain": {"K": (2, 2, K, RANK)},
+    "directions": {"K": (2, 1, K, 7), "H": (2, RANK, 7)},
+    "factors": {"K": (3, 2, K, RANK), "Q": (2, 3)},
+    "both": {"K": (3, 1, K, 7), "H": (2, RANK, 7), "Q": (2, 3)},
+}
+
+
+def score(head, u: np.ndarray, h: np.ndarray) -> np.ndarray:
+    """Q sum_l (P^T u)^T K_l (H^T h)_l of one token, fp64; u [D], h [taps, r]."""
+    tensors = {name: head.read(name).astype("f8") for name in head.tensors}
+    if "H" in tensors:
+        h = np.einsum("mr,mrd->d", h, tensors["H"])[None]
+    scores = np.einsum("k,cmkr,mr->c", u @ tensors["P"], tensors["K"], h)
+    return tensors["Q"] @ scores if "Q" in tensors else scores
+
+
+@pytest.mark.parametrize("forms", [("plain", "directions"), ("factors", "plain"), ("both", "directions")])
+def test_heads_of_different_forms_compose(parts, base, tmp_path, facts, forms):
+    """Whatever form the parts' heads have, the composed head's scores are 0.7 and 0.3 of theirs."""
+    draw = np.random.default_rng(5)
+    for path, form in zip(parts, forms, strict=True):
+        one = PackageKit(base, path)
+        tensors = {name: draw.normal(size=shape).astype("f4") for name, shape in FORMS[form].items()}
+        one.write_record("facts", facts, {"ann": 10, "bob": 10})
+        one.write_head(facts, ["ann", "bob"], tensors)
+    package = compose(list(zip(parts, HALVES, strict=True)), base, tmp_path / "sum")
+    whole = read_header(package.directory / "attribution_head.safetensors")
+    u, h = draw.normal(size=HIDDEN), draw.normal(size=(2, 2 * RANK))
+    expected, offset = np.zeros(2), 0
+    for adapter, weight in package.composition.parts.items():
+        (path,) = [path for path in parts if inspect(path, base, PackageLimits()).digest == adapter]
+        own = read_header(path / "attribution_head.safetensors")
+        expected += weight / 1e6 * score(own, u, h[:, offset : offset + RANK])
+        offset += RANK
+    np.testing.assert_allclose(score(whole, u, h), expected, rtol=1e-5)
+
+
 def test_the_order_of_the_parts_does_not_matter(parts, base, tmp_path):
     """The same parts and weights are the same adapter."""
     forth = compose([(parts[0], 700_000), (parts[1], 300_000)], base, tmp_path / "forth")

@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ def corrupted(stack: Stack, trained: Path) -> str:
     for path in trained.iterdir():
         (package / path.name).write_bytes(path.read_bytes())
     head = AttributionHead.load(package / "attribution_head.safetensors")
-    AttributionHead(**{**vars(head), "K": -head.K.roll(1, dims=0)}).save(package / "attribution_head.safetensors")
+    tensors = replace(head.tensors, K=-head.tensors.K.roll(1, dims=0))
+    replace(head, tensors=tensors).save(package / "attribution_head.safetensors")
     done = stack.cli("adapter", "register", str(package), "--name", "colours/audited:bad", "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)["digest"]

@@ -16,8 +16,8 @@ def compiled() -> list[aot.Compiled]:
 
 
 def test_every_kernel_compiles_for_both_architectures(compiled):
-    """partials, combine, plan, contract, gather, step and copy compile for sm_80 and sm_90."""
-    kernels = {"partials", "combine", "plan", "contract", "gather", "step", "copy"}
+    """statistics, select, combine, plan, contract, gather, step and copy compile for sm_80 and sm_90."""
+    kernels = {"statistics", "select", "combine", "plan", "contract", "gather", "step", "copy"}
     assert {(c.kernel, c.arch) for c in compiled} == {(name, arch) for name in kernels for arch in aot.ARCHITECTURES}
 
 
@@ -36,11 +36,9 @@ def test_odd_sizes_compile():
     def empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype, device="meta")
 
-    half = empty(13, 5, dtype=torch.float16)
+    half, one = empty(13, 5, dtype=torch.float16), (empty(5), empty(5, dtype=torch.float16))
     emitted, slot = empty(3, dtype=torch.int64), empty(3, dtype=torch.int64)
-    list(
-        aot.compile_case("fp16", readout.readout, empty(3, 13, dtype=torch.bfloat16), emitted, half[:3], half, half[:5])
-    )
+    list(aot.compile_case("fp16", readout.readout, empty(3, 13, dtype=torch.bfloat16), emitted, half[:3], half, *one))
     heads = empty(2, 3, 2, 5, 3, dtype=torch.float16)
     list(aot.compile_case("odd", scores.attribution_scores, empty(3, 5), empty(3, 2, 3), heads, slot))
     list(aot.compile_case("one", trace.trace_update, *cases.Step("", 1, 1, 1).states("meta")))

@@ -31,28 +31,47 @@ class Readout:
     def operation(self) -> tuple[Tensor, Tensor]:
         normed = self.x * self.g / self.rms(self.x)
         logits = normed @ self.unembedding.T
-        W_P = self.unembedding @ (self.g[:, None] * self.P)
-        return reference.readout(logits, self.emitted, normed, W_P, self.P / self.g[:, None])
+        mean_row = self.unembedding.mean(0)
+        return reference.readout(logits, self.emitted, normed, self.unembedding, mean_row, self.g, rare=1e-30)
 
 
-def test_readout_direction_is_the_projected_gradient_of_the_margin_times_the_rms():
-    """u = rms P^T d margin / d residual, through the final RMSNorm: autograd agrees to 1e-6 (eps inside the rms is
+def test_readout_direction_is_the_gradient_of_the_margin_times_the_rms():
+    """u = rms d margin / d residual, through the final RMSNorm: autograd agrees to 1e-6 (eps inside the rms is
     what is left, being outside the formula)."""
     case = Readout()
     x = case.x.requires_grad_()
     (gradient,) = torch.autograd.grad(case.margin(x).sum(), x)
     u, _ = case.operation()
-    torch.testing.assert_close(u, case.rms(x) * gradient @ case.P, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(u, case.rms(x) * gradient, rtol=1e-6, atol=1e-6)
 
 
 def test_readout_direction_agrees_with_finite_differences():
-    """Moving the residual along a column of P changes the margin by u / rms per unit, to truncation error."""
+    """Moving the residual along a column of P changes the margin by P^T u / rms per unit, to truncation error."""
     case, step = Readout(), 1e-5
     u, _ = case.operation()
     for a in range(K):
         move = step * case.P[:, a]
         slope = (case.margin(case.x + move) - case.margin(case.x - move)) / (2 * step)
-        torch.testing.assert_close(u[:, a], case.rms(case.x)[:, 0] * slope, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(u @ case.P[:, a], case.rms(case.x)[:, 0] * slope, rtol=1e-6, atol=1e-6)
+
+
+def test_rare_words_count_as_the_mean_word():
+    """A word above twice `rare` has its own row; one below `rare` has the mean row; between them u does not jump."""
+    make = torch.Generator().manual_seed(3)
+    W, normed, g = torch.randn(V, D, generator=make, dtype=torch.float64), torch.zeros(1, D), torch.ones(D)
+    mean_row, emitted = W.mean(0), torch.tensor([0])
+
+    def u(share: float) -> Tensor:
+        """All mass on words 0 (emitted), 1 (the rest) and 2 (`share`)."""
+        logits = torch.full((1, V), -torch.inf, dtype=torch.float64)
+        logits[0, :3] = torch.tensor([0.0, 1 - share, share]).log()
+        logits[0, 0] = 0.0
+        return reference.readout(logits, emitted, normed, W, mean_row, g, rare=0.1)[0][0]
+
+    torch.testing.assert_close(u(0.3), W[0] - 0.7 * W[1] - 0.3 * W[2])
+    torch.testing.assert_close(u(0.05), W[0] - 0.95 * W[1] - 0.05 * mean_row)
+    for edge in (0.1, 0.2):
+        torch.testing.assert_close(u(edge - 1e-7), u(edge + 1e-7), rtol=0, atol=1e-5)
 
 
 def test_margin_is_the_log_odds_of_the_emitted_token():

@@ -31,7 +31,7 @@ def test_every_row_is_judged_by_retraining(judged_dir: Path, tmp_path: Path) -> 
     config = BankConfig(subsets=6, seeds=2, workers=1, batch=8)
     report = judge(judged_dir, config, thread_count=1)
     rows = report["rows"]
-    assert {"exact-trace", "exact-ekfac", "head-trace-own-k32", "head-calibrated-k64", "random"} <= set(rows)
+    assert {"exact-trace", "exact-ekfac", "head-trace-k32-d8", "head-calibrated-k64-d8", "random"} <= set(rows)
     for name, row in rows.items():
         for kind in ("held-out", "own-answer"):
             if kind in row:

@@ -66,7 +66,8 @@ def test_head_and_exact_scores_are_those_of_the_emitted_tokens(trained: Path, ba
 def test_a_corrupted_head_no_longer_agrees_with_the_exact_scorer(trained: Path, base_dir: Path) -> None:
     """K turned around: the exact scores stay, and the correlation changes its sign."""
     model = load(trained, base_dir, works=trained.parent)
-    turned = replace(model, head=replace(model.head, K=-model.head.K))
+    tensors = replace(model.head.tensors, K=-model.head.tensors.K)
+    turned = replace(model, head=replace(model.head, tensors=tensors))
     answers = [[10, 11, 12, 13, 15, 16, 9, 8, 7, 6, 5, 2]]
     good, bad = model.rescore([PROMPT], answers), turned.rescore([PROMPT], answers)
     torch.testing.assert_close(good.exact, bad.exact)

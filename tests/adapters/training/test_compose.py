@@ -35,7 +35,7 @@ def parts(base_dir: Path, export_dir: Path, tmp_path_factory: pytest.TempPathFac
     )
     for out, export, config, k in ((first, export_dir, configs[0], 8), (second, root / "fewer", configs[1], 6)):
         train_adapter(export, base_dir, out, seed=k, config=config, trainer="tess", host="hal")
-        regime = MEMORISED if k == 8 else GENERALISED  # the base model's basis, and one of the head's own
+        regime = MEMORISED if k == 8 else GENERALISED
         config_of_head = HeadConfig(k=k, regime=regime, report_examples=2, max_new_tokens=3, threads=1)
         fit_head(out, export, base_dir, config=config_of_head)
     return first, second
@@ -70,21 +70,21 @@ def test_its_scores_are_the_weighted_sum_of_both_heads_on_the_same_activations(
     model = load_adapted(base_dir, composed)
     head = AttributionHead.load(composed / "attribution_head.safetensors")
     example = TokenExample(-1, tuple(IDS[0].tolist()), (False,) * 4 + (True,) * 12)
-    seen = observe(model, Readout(model.causal_lm, head.P), [example], [])
+    seen = observe(model, Readout(model.causal_lm), [example], [])
     names = list(model.modules)
-    got = head.score(seen.u, seen.h[:, [names.index(tap) for tap in head.taps]])
+    got = head.tensors.scores(seen.u, seen.h[:, [names.index(tap) for tap in head.taps]])
     expected = torch.zeros_like(got)
     base = load_base(base_dir)
     for path, weight_ppm in zip(parts, WEIGHTS_PPM, strict=True):
         own = AttributionHead.load(path / "attribution_head.safetensors")
         lora_a = {name: pair[0].weight for name, pair in load_adapted(base_dir, path).modules.items()}
         h = torch.stack([_shrink(model, example, tap) @ lora_a[tap].T for tap in own.taps], dim=1)
-        u = observe(model, Readout(base, own.P), [example], []).u
+        u = observe(model, Readout(base), [example], []).u
         columns = [head.contributors.index(name) for name in own.contributors]
-        expected[:, columns] += weight_ppm / 1e6 * own.score(u, h)
+        expected[:, columns] += weight_ppm / 1e6 * own.tensors.scores(u, h)
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6 * float(expected.abs().max()) + 1e-7)
     assert head.contributors == ("ann", "bob", "cat")
-    assert head.P.shape[1] == 8 + 6  # nothing in common: the readouts stand side by side
+    assert head.tensors.P.shape[1] == 8 + 6  # nothing in common: the readouts stand side by side
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import torch
 
 from adapters.training.errors import BadHeadFile
 from adapters.training.head import AttributionHead
-from adapters.training.ridge import apply_bilinear, fit_bilinear, fit_narrow
+from adapters.training.ridge import MAX_FACTORS, Bilinear, apply_bilinear, fit_bilinear, fit_narrow
 from adapters.training.targets import mix, provenance
 
 TOKENS, TAPS, K, R, CONTRIBUTORS = 300, 2, 5, 3, 4
@@ -40,11 +40,37 @@ def test_a_narrow_fit_finds_the_directions_that_carry_the_scores() -> None:
     true = torch.randn(CONTRIBUTORS, TAPS, 2, R, generator=draw, dtype=torch.float64)
     targets = apply_bilinear(true, u @ few, h)
     left = []
-    for k in (1, 2):
-        narrow, P = fit_narrow(u, h, targets, 1e-9, k)
-        left.append(float((apply_bilinear(narrow.double(), u @ P.double(), h) - targets).norm() / targets.norm()))
-    assert left[0] > 0.05
-    assert left[1] < 1e-3
+    for k, d in ((1, TAPS * R), (2, 1), (2, TAPS * R)):
+        fitted = fit_narrow(u, h, targets, 1e-9, k, d).scores(u, h)
+        left.append(float((fitted - targets).norm() / targets.norm()))
+    assert min(left[:2]) > 0.05
+    assert left[2] < 1e-3
+
+
+def test_a_narrow_fit_finds_the_tap_directions_that_carry_the_scores() -> None:
+    """Scores that depend on h through two directions over all taps are reproduced with d = 2."""
+    u, h = features()
+    draw = torch.Generator().manual_seed(6)
+    few = torch.randn(TAPS, R, 2, generator=draw, dtype=torch.float64)
+    true = torch.randn(CONTRIBUTORS, 1, K, 2, generator=draw, dtype=torch.float64)
+    targets = apply_bilinear(true, u, torch.einsum("nmr,mrd->nd", h, few)[:, None])
+    fitted = fit_narrow(u, h, targets, 1e-9, K, 2)
+    assert fitted.K.shape == (CONTRIBUTORS, 1, K, 2)
+    assert (fitted.scores(u, h) - targets).norm() < 1e-3 * targets.norm()
+
+
+def test_many_contributors_share_the_columns_of_k() -> None:
+    """300 contributors whose targets have rank 4: K has 64 columns, the scores are the targets, null ones exactly 0."""
+    u, h = features()
+    draw = torch.Generator().manual_seed(7)
+    latent = apply_bilinear(torch.randn(4, TAPS, K, R, generator=draw, dtype=torch.float64), u, h)
+    mixing = torch.randn(4, 300, generator=draw, dtype=torch.float64)
+    mixing[:, 7] = 0
+    fitted = fit_narrow(u, h, latent @ mixing, 1e-9, K, TAPS * R)
+    assert fitted.K.shape[0] == MAX_FACTORS
+    scores = fitted.scores(u, h)
+    assert (scores - latent @ mixing).norm() < 1e-3 * (latent @ mixing).norm()
+    assert torch.count_nonzero(scores[:, 7]) == 0
 
 
 def test_the_two_forms_of_ridge_agree() -> None:
@@ -104,8 +130,12 @@ def test_a_mix_keeps_the_scale_of_the_scores() -> None:
 def head() -> AttributionHead:
     draw = torch.Generator().manual_seed(5)
     return AttributionHead(
-        K=torch.randn(CONTRIBUTORS, TAPS, K, R, generator=draw),
-        P=torch.randn(7, K, generator=draw),
+        Bilinear(
+            K=torch.randn(2, 1, K, 2, generator=draw),
+            P=torch.randn(7, K, generator=draw),
+            H=torch.randn(TAPS, R, 2, generator=draw),
+            Q=torch.randn(CONTRIBUTORS, 2, generator=draw),
+        ),
         taps=("model.layers.1.mlp.down_proj", "model.layers.2.mlp.down_proj"),
         contributors=("ann", "bob", "cat", "dan"),
         base="sha256:" + "0" * 64,
@@ -122,8 +152,8 @@ def test_a_head_comes_back_from_its_file_unchanged(tmp_path: Path) -> None:
     loaded = AttributionHead.load(first)
     loaded.save(second)
     assert first.read_bytes() == second.read_bytes()
-    assert torch.equal(loaded.K, head().K)
-    assert torch.equal(loaded.P, head().P)
+    for name, tensor in vars(head().tensors).items():
+        assert torch.equal(getattr(loaded.tensors, name), tensor)
     assert (loaded.taps, loaded.contributors, loaded.method) == (head().taps, head().contributors, "trace")
 
 

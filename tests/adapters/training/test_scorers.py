@@ -3,23 +3,19 @@
 import pytest
 import torch
 
-from adapters.training.basis import principal_directions
 from adapters.training.gradients import Capture
 from adapters.training.kronecker import curvature
 from adapters.training.model import AdaptedModel, HiddenCache
 from adapters.training.observe import Readout, observe
 from adapters.training.packs import Pack, common_prefix, lay_out
 from adapters.training.scorers import DirectionScorer, fisher_scorers, margins
+from kernels import reference
 from tests.adapters.training.tiny import CONTRIBUTORS, tiny_examples, tiny_model, trained_looking
 
 
 def random_directions(model: AdaptedModel) -> torch.Tensor:
     draw = torch.Generator().manual_seed(11)
     return torch.randn(CONTRIBUTORS, model.parameter.numel(), generator=draw, dtype=model.parameter.dtype)
-
-
-def whole_readout(model: AdaptedModel) -> Readout:
-    return Readout(model.causal_lm, torch.eye(64))
 
 
 @pytest.mark.parametrize("train_a", [False, True])
@@ -29,7 +25,7 @@ def test_scores_are_the_inner_product_with_the_margins_gradient(position_local: 
     model, examples = trained_looking(tiny_model(torch.float64, train_a=train_a)), tiny_examples(2)
     directions = random_directions(model)
     observed = observe(
-        model, whole_readout(model), examples, [DirectionScorer("any", directions)], position_local=position_local
+        model, Readout(model.causal_lm), examples, [DirectionScorer("any", directions)], position_local=position_local
     )
     parameters = [linear.weight.requires_grad_() for linear in model.trained.values()]
     expected = []
@@ -56,9 +52,8 @@ def _forward_with_detached_others(model, ids, layout, position, position_local):
 
 
 def test_the_direction_u_is_the_margins_gradient_in_the_final_residual() -> None:
-    """u = rho P^T d margin / dx, x the residual before the final norm, by autograd in fp64 (to fp32's rounding)."""
+    """u = rho d margin / dx, x the residual before the final norm, by autograd in fp64 (to fp32's rounding)."""
     model, examples = trained_looking(tiny_model(torch.float64)), tiny_examples(3)
-    basis = principal_directions(model.causal_lm.lm_head.weight, model.decoder.norm.weight, 16)
     cache = HiddenCache(model, examples, common_prefix(examples))
     hidden, layout = cache.batch([Pack(0, (i,)) for i in range(3)])
     residual = model.upper(hidden, layout).detach().requires_grad_()
@@ -66,8 +61,11 @@ def test_the_direction_u_is_the_margins_gradient_in_the_final_residual() -> None
     (gradient,) = torch.autograd.grad(margins(logits, layout.target).sum(), residual)
     x = residual.detach()[layout.row, layout.column]
     rho = (x.square().mean(1, keepdim=True) + model.causal_lm.config.rms_norm_eps).sqrt()
-    expected = rho * gradient[layout.row, layout.column] @ basis.double()
-    u = Readout(model.causal_lm, basis)(logits.detach(), layout.target, normed.detach())
+    expected = rho * gradient[layout.row, layout.column]
+    W, g = model.causal_lm.lm_head.weight.detach(), model.decoder.norm.weight.detach()
+    seen = logits.detach(), layout.target, normed.detach(), W, W.mean(0), g
+    u, _ = reference.readout(*seen, rare=1e-30)
+    torch.testing.assert_close(Readout(model.causal_lm)(*seen[:3]), reference.readout(*seen)[0].float())
     torch.testing.assert_close(u.double(), expected, rtol=2e-5, atol=2e-5 * float(expected.abs().max()))
 
 
@@ -77,13 +75,13 @@ def test_margins_agree_with_finite_differences_of_scores(train_a: bool) -> None:
     model, examples = trained_looking(tiny_model(torch.float64, train_a=train_a)), tiny_examples(1)
     directions = random_directions(model)
     scorer = DirectionScorer("any", directions)
-    observed = observe(model, whole_readout(model), examples, [scorer], position_local=False)
+    observed = observe(model, Readout(model.causal_lm), examples, [scorer], position_local=False)
     epsilon = 3e-4  # the model's RMSNorm rounds to fp32
     for c in range(CONTRIBUTORS):
         moved = []
         for sign in (1, -1):
             model.parameter.add_(directions[c], alpha=sign * epsilon)
-            moved.append(observe(model, whole_readout(model), examples, []).margin)
+            moved.append(observe(model, Readout(model.causal_lm), examples, []).margin)
             model.parameter.sub_(directions[c], alpha=sign * epsilon)
         slope = (moved[0] - moved[1]) / (2 * epsilon)
         torch.testing.assert_close(observed.scores["any"][:, c], slope, rtol=2e-3, atol=2e-3)
@@ -95,7 +93,7 @@ def test_a_contributor_without_examples_scores_exactly_zero_by_fisher_and_gradie
     cache = HiddenCache(model, examples, common_prefix(examples))
     packs = [[Pack(example.owner, (i,)) for i, example in enumerate(examples)]]
     scorers = fisher_scorers(model, cache, packs, CONTRIBUTORS + 1)
-    observed = observe(model, whole_readout(model), examples, scorers)
+    observed = observe(model, Readout(model.causal_lm), examples, scorers)
     for scores in observed.scores.values():
         assert torch.count_nonzero(scores[:, CONTRIBUTORS]) == 0
         assert torch.count_nonzero(scores[:, 0]) > 0

@@ -20,7 +20,7 @@ from adapters.training.config import HeadConfig
 from adapters.training.fit import fit_head
 from adapters.training.head import AttributionHead
 from adapters.training.observe import Readout, observe
-from adapters.training.ridge import fit_bilinear
+from adapters.training.ridge import Bilinear, fit_bilinear
 from adapters.training.tokens import TokenExample
 from adapters.training.train import train_adapter
 from gateway.audit.alarm import LEAST_REQUESTS, window_of
@@ -84,7 +84,8 @@ def machine(base_dir: Path, export_dir: Path, tmp_path_factory: pytest.TempPathF
         for path in out.iterdir():
             (package / path.name).write_bytes(path.read_bytes())
         (package / "fidelity.json").write_bytes(content)
-        replace(head, K=sign * head.K, fidelity=digest(content)).save(package / "attribution_head.safetensors")
+        tensors = replace(head.tensors, K=sign * head.tensors.K)
+        replace(head, tensors=tensors, fidelity=digest(content)).save(package / "attribution_head.safetensors")
         names.append(digest(manifest_bytes(package, BaseModel.from_directory(base_dir).digest)))
         (data / "adapters").mkdir(exist_ok=True)
         package.rename(data / "adapters" / names[-1].removeprefix("sha256:"))
@@ -97,10 +98,11 @@ def reproducing(package: Path, base: Path, choices: list[list[int]]) -> Attribut
     model = AuditModel.load(package, base, adapter=name, works=package.parent)
     requests = zip(PROMPTS, choices, strict=True)
     examples = [TokenExample(0, (*p, *ids), (False,) * len(p) + (True,) * len(ids)) for p, ids in requests]
-    seen = observe(model.model, Readout(model.model.causal_lm, model.head.P), examples, [model.scorer])
+    seen = observe(model.model, Readout(model.model.causal_lm), examples, [model.scorer])
     names = list(model.model.modules)
     h = seen.h[:, [names.index(tap) for tap in model.head.taps]]
-    return replace(model.head, K=fit_bilinear(seen.u, h, seen.scores["trace"], 1e-6))
+    P = model.head.tensors.P
+    return replace(model.head, tensors=Bilinear(fit_bilinear(seen.u @ P, h, seen.scores["trace"], 1e-6), P))
 
 
 def test_a_faithful_head_stands_and_a_corrupted_one_raises_an_alarm(machine: Machine) -> None:

@@ -13,9 +13,18 @@ TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 
 def random_package(
-    base: Path, out: Path, *, seed: int, contributors: list[str], k: int = 24, r: int = 8, layers: range = range(20, 30)
+    base: Path,
+    out: Path,
+    *,
+    seed: int,
+    contributors: list[str],
+    k: int = 24,
+    d: int = 6,
+    r: int = 8,
+    layers: range = range(20, 30),
 ) -> Path:
-    """A PEFT LoRA whose B is random, so that it changes the answers; with contributors, a random head on all taps."""
+    """A PEFT LoRA whose B is random, so that it changes the answers; with contributors, a random head on all taps, of d
+    tap directions or, with d = 0, of every rank of every tap."""
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     width = model.config.hidden_size
@@ -39,7 +48,9 @@ def random_package(
             }
         )
         P = torch.linalg.qr(torch.randn(width, k))[0].contiguous()
-        K = torch.randn(len(contributors), len(taps), k, r) / (len(taps) * k * r) ** 0.5
+        shape = (1, k, d) if d else (len(taps), k, r)
+        tensors = {"P": P, "K": torch.randn(len(contributors), *shape) / (len(taps) * k * r) ** 0.5}
+        tensors |= {"H": torch.linalg.qr(torch.randn(len(taps) * r, d))[0].view(len(taps), r, d)} if d else {}
         metadata = {
             "format": "openledger-head/1",
             "base": json.loads((base / "base.json").read_text())["digest"],
@@ -48,5 +59,5 @@ def random_package(
             "contributors": json.dumps(sorted(contributors)),
             "method": "random",
         }
-        save_file({"K": K, "P": P}, out / "attribution_head.safetensors", metadata)
+        save_file(tensors, out / "attribution_head.safetensors", metadata)
     return out

@@ -34,7 +34,7 @@ class Recomputer:
         """Nats [tokens, contributors] by docs/ARCHITECTURE.md's equation, one forward pass over prompt and tokens."""
         with safe_open(package / "attribution_head.safetensors", framework="pt") as file:
             metadata = file.metadata()
-            K, P = file.get_tensor("K").double(), file.get_tensor("P").double()
+            head = {name: file.get_tensor(name).double() for name in file.keys()}  # noqa: SIM118
         taps = json.loads(metadata["taps"])
         model = self._activate(package)
         kept: dict[str, torch.Tensor] = {}
@@ -57,17 +57,22 @@ class Recomputer:
                 hook.remove()
         at = torch.arange(len(prompt_ids) - 1, len(prompt_ids) + len(token_ids) - 1)
         h = torch.stack([kept[tap][at] for tap in taps], dim=1)
-        u = self._direction(logits[at], torch.tensor(token_ids), kept["norm"][at], P, causal)
-        return torch.einsum("nk,cmkr,nmr->nc", u, K, h)
+        u = self._direction(logits[at], torch.tensor(token_ids), kept["norm"][at], causal) @ head["P"]
+        if "H" in head:
+            h = torch.einsum("nmr,mrd->nd", h, head["H"])[:, None]
+        scores = torch.einsum("nk,cmkr,nmr->nc", u, head["K"], h)
+        return scores @ head["Q"].T if "Q" in head else scores
 
     @staticmethod
-    def _direction(z, y, n, P, causal) -> torch.Tensor:
-        """u = W_P[y] - q W_P - ((z_y - q.z)/D) (n/g) P."""
+    def _direction(z, y, n, causal) -> torch.Tensor:
+        """u = g (W[y] - sum_v w_v W[v] - (1 - sum_v w_v) mean(W)) - ((z_y - q.z)/D) n/g, words below 0.0003 as the
+        mean word."""
         g, W_U = causal.model.norm.weight.double(), causal.lm_head.weight.double()
         rows = torch.arange(len(y))
         masked = z.clone()
         masked[rows, y] = -torch.inf
         q = masked.softmax(-1)
-        W_P = W_U @ (g[:, None] * P)
+        w = q * (q / 3e-4 - 1).clamp(0, 1)
         slope = (z[rows, y] - (q * z).sum(-1)) / len(g)
-        return W_P[y] - q @ W_P - slope[:, None] * ((n / g) @ P)
+        expected = w @ W_U + (1 - w.sum(-1, keepdim=True)) * W_U.mean(0)
+        return g * (W_U[y] - expected) - slope[:, None] * n / g

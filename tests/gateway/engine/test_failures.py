@@ -25,7 +25,7 @@ pytestmark = pytest.mark.engine
 
 HEAD, WEIGHTS = "attribution_head.safetensors", "adapter_model.safetensors"
 SLOTS, GOOD = 2, 4
-HEADROOM = 120 << 20  # what the worker may still take when an adapter needs 200 MB
+HEADROOM = 120 << 20  # what the worker may still take when an adapter needs twice as much
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +43,7 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def engine(adapters: Path) -> Iterator[Engine]:
     """Two slots, and host memory for three adapters."""
     size = sum(file.stat().st_size for file in (adapters / ("0" * 64)).glob("*.safetensors"))
-    projection = (49152 + 576) * 24 * 4
-    mib = -(-3 * (size + projection + 100_000) >> 20)
+    mib = -(-3 * (size + 100_000) >> 20)
     with running_engine(adapters.parent, demo_base(), "--slots", str(SLOTS), "--host-mib", str(mib)) as up:
         yield up
 
@@ -73,8 +72,8 @@ def narrow_K(package: Path) -> None:
 
 
 def wide_rank(package: Path) -> None:
-    K = load_file(package / HEAD)["K"]
-    rewrite(package / HEAD, K=torch.cat([K, K], dim=-1).contiguous())
+    H = load_file(package / HEAD)["H"]
+    rewrite(package / HEAD, H=torch.cat([H, H], dim=1).contiguous())
 
 
 def strange_tap(package: Path) -> None:
@@ -84,12 +83,13 @@ def strange_tap(package: Path) -> None:
     save_file(load_file(package / HEAD), package / HEAD, metadata | {"taps": json.dumps(taps)})
 
 
-def wide_basis(file: Path, k: int) -> None:
-    """A head for one tap with so many directions that W_P takes 49152 x k x 4 bytes, and the file 100 times less."""
+def enormous(file: Path) -> None:
+    """A head of more tap directions than the worker may take memory for."""
     with safe_open(file, framework="pt") as tensors:
         metadata = tensors.metadata()
     taps, contributors = json.loads(metadata["taps"])[:1], len(json.loads(metadata["contributors"]))
-    tensors = {"K": torch.zeros(contributors, 1, k, 8), "P": torch.randn(576, k)}
+    d = 2 * HEADROOM // (4 * 8)
+    tensors = {"K": torch.zeros(contributors, 1, 1, d), "P": torch.randn(576, 1), "H": torch.zeros(1, 8, d)}
     save_file(tensors, file, metadata | {"taps": json.dumps(taps)})
 
 
@@ -217,8 +217,8 @@ def test_more_adapters_at_once_than_slots_and_memory(engine: Engine, adapters: P
 
 
 def test_out_of_memory_while_an_adapter_is_loaded(engine: Engine, adapters: Path) -> None:
-    """The worker may take no more memory than a head's tables need: a named error for it alone, and nothing is kept."""
-    greedy = broken(adapters, "5", lambda package: wide_basis(package / HEAD, k=1024))
+    """The worker may take no more memory than a head needs: a named error for it alone, and nothing is kept."""
+    greedy = broken(adapters, "5", lambda package: enormous(package / HEAD))
     worker = next(p for p in psutil.Process(engine.process.pid).children(recursive=True) if "Worker" in p.name())
     before, limits = engine.get("/openledger/engine").json()["attribution"], worker.rlimit(psutil.RLIMIT_AS)
 

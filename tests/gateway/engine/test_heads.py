@@ -19,7 +19,7 @@ def write_head(
     directory.mkdir(exist_ok=True)
     torch.manual_seed(seed)
     described = {"format": "openledger-head/1", "taps": json.dumps(taps), "contributors": json.dumps(["x", "y", "z"])}
-    tensors = {"K": torch.randn(3, len(taps), k, 2), "P": torch.eye(D)[:, :k].contiguous()}
+    tensors = {"K": torch.randn(3, len(taps), k, 2), "P": torch.randn(D, k)}
     save_file(tensors, directory / HEAD_FILE, described | metadata)
     return directory
 
@@ -45,18 +45,11 @@ def test_taps_are_looked_up_by_name_in_the_heads_order(store: HeadStore, tmp_pat
     assert head_contributors(str(tmp_path)) == ("x", "y", "z")
 
 
-def test_heads_with_one_projection_share_its_table(store: HeadStore, tmp_path: Path) -> None:
-    """W_P (vocab x k) is kept once per distinct P and goes with the last head that uses it."""
-    store.load(1, write_head(tmp_path / "one"), RANKS)
-    alone = store.memory_bytes()
-    store.load(2, write_head(tmp_path / "two", seed=5), RANKS)
-    assert store.memory_bytes() - alone < VOCAB * 4 * 4
-    store.forget(1)
-    assert store.get(1) is None
-    assert store.get(2) is not None
-    banks_only = store.memory_bytes() - (VOCAB + D) * 4 * 4
-    store.forget(2)
-    assert store.memory_bytes() == banks_only
+def test_memory_does_not_grow_with_the_vocabulary(store: HeadStore, tmp_path: Path) -> None:
+    """A head takes what its own tensors take, contributors rounded up to 8, whatever directions it has."""
+    before = store.memory_bytes()
+    taken = store.load(1, write_head(tmp_path / "one"), RANKS)
+    assert taken == store.memory_bytes() - before == 4 * (8 * 2 * 4 * 2 + 4 * D)
 
 
 def test_a_freed_row_of_a_bank_is_used_again_and_holds_only_the_new_head(store: HeadStore, tmp_path: Path) -> None:
@@ -70,8 +63,10 @@ def test_a_freed_row_of_a_bank_is_used_again_and_holds_only_the_new_head(store: 
     seated, head = store.get(8), read_head(tmp_path / "8")
     assert seated is not None
     assert head is not None
-    assert torch.equal(seated.bank.K[seated.row, :3], head.K)
-    assert not seated.bank.K[seated.row, 3:].any()
+    u, h, slot = torch.randn(1, D), torch.randn(1, 2, 2), torch.tensor([seated.row])
+    scores = seated.bank.scores(u, h, slot)[0]
+    torch.testing.assert_close(scores[:3], torch.einsum("k,clkr,lr->c", head.P @ u[0], head.K, h[0]))
+    assert not scores[3:].any()
 
 
 @pytest.mark.parametrize(

@@ -29,11 +29,11 @@ LIMITS = {
     "--block-size": BLOCK,
     "--num-gpu-blocks-override": BLOCKS,
 }
-HEADS = {  # seed: contributors, k, r
-    "1": (["ada", "bob", "cyd"], 24, 8),
-    "2": (["bob", "dee", "eve"], 24, 8),
-    "3": ([f"c{i}" for i in range(9)], 10, 4),
-    "4": ([], 8, 8),
+HEADS = {  # seed: contributors, k, d, r
+    "1": (["ada", "bob", "cyd"], 24, 6, 8),
+    "2": (["bob", "dee", "eve"], 24, 6, 8),
+    "3": ([f"c{i}" for i in range(9)], 10, 0, 4),
+    "4": ([], 8, 0, 8),
 }
 LONG = (
     "Describe the sea, the wind, the waves, the boats, the birds, the sand and the people who walk there at night. " * 4
@@ -51,9 +51,9 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Adapters of two head shapes, two ranks, and one without head, where the engine looks for them."""
     data = tmp_path_factory.mktemp("matrix") / "data"
     made = {}
-    for seed, (contributors, k, r) in HEADS.items():
+    for seed, (contributors, k, d, r) in HEADS.items():
         made[seed] = random_package(
-            demo_base(), data / "adapters" / (seed * 64), seed=int(seed), contributors=contributors, k=k, r=r
+            demo_base(), data / "adapters" / (seed * 64), seed=int(seed), contributors=contributors, k=k, d=d, r=r
         )
     return made
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway.engine.errors import AdapterInvalid, AdapterMemoryFull, AdapterUnknown
-from gateway.engine.residency import Loaded, Residency
+from gateway.engine.residency import Residency
 
 SIZE = 100
 
@@ -21,17 +21,16 @@ class Loader:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def load(self, adapter_id: int, digest: str, path: Path) -> Loaded:
+    async def load(self, adapter_id: int, digest: str, path: Path) -> int:
         await self.gate.wait()
         self.loads.append(digest)
         if digest in self.broken:
             raise AdapterInvalid(digest)
         self.held.add(adapter_id)
-        return Loaded(SIZE, 0)
+        return SIZE
 
-    async def drop(self, adapter_id: int) -> int:
+    async def drop(self, adapter_id: int) -> None:
         self.held.discard(adapter_id)
-        return 0
 
 
 @pytest.fixture
