@@ -136,7 +136,7 @@ def answers(model: AdaptedModel, tokenizer: Any, prompts: Sequence[str], max_new
 
 def scored(model: AdaptedModel, texts: Sequence[TokenExample], scorers: Sequence[Scorer]) -> dict[str, Tensor]:
     """Scores [N, C] of all supervised tokens of the texts, by scorer, in nats; fp64."""
-    readout = Readout(model.causal_lm, torch.eye(model.causal_lm.config.hidden_size)[:, :1])
+    readout = Readout(model.causal_lm)
     return {name: table.double() for name, table in observe(model, readout, texts, scorers).scores.items()}
 
 

@@ -82,10 +82,13 @@ def exact_rows(seen: Seen, parameters: int) -> dict[str, OwnRow]:
 
 
 def head_rows(fitting: Fitting, seen: Seen) -> dict[str, OwnRow]:
-    """Heads by target and numbers of directions."""
+    """The head that a fit without a bank would write, and heads by target and numbers of directions."""
     labels = fitting.labels((list(seen.calibration_examples), seen.calibration))
     exact = {name: seen.calibration.scores[name] for name in ("trace", "ekfac")}
-    rows = {f"head-provenance-k{k}-d{d}": _head(fitting, seen, labels, (k, d)) for k, d in WIDTHS[:1]}
+    regime = fitting.regime
+    whole = fitting.target((list(seen.calibration_examples), seen.calibration))
+    rows = {"head-served": _head(fitting, seen, whole, (regime.k, regime.d), regime.ridge_ppm / 1e6)}
+    rows |= {f"head-provenance-k{k}-d{d}": _head(fitting, seen, labels, (k, d)) for k, d in WIDTHS[:1]}
     for name, target in exact.items():
         rows[f"head-{name}-full"] = _head(fitting, seen, target, None)
         for k, d in WIDTHS:
@@ -108,14 +111,16 @@ def calibrated_row(fitting: Fitting, seen: Seen, evidence: Evidence, outcomes: O
     return OwnRow([row.scores[0] for row in made], facts, held_out)
 
 
-def _head(fitting: Fitting, seen: Seen, target: Tensor, directions: tuple[int, int] | None) -> OwnRow:
+def _head(
+    fitting: Fitting, seen: Seen, target: Tensor, directions: tuple[int, int] | None, ridge: float = RIDGE
+) -> OwnRow:
     """A head of (k, d) directions, or at full width."""
     started = time.monotonic()
     u, h = seen.calibration.u, seen.calibration.h
     if directions is None:
-        head = Bilinear(fit_bilinear(u, h, target, RIDGE), torch.eye(u.shape[1]))
+        head = Bilinear(fit_bilinear(u, h, target, ridge), torch.eye(u.shape[1]))
     else:
-        head = fit_narrow(u, h, target, RIDGE, *directions)
+        head = fit_narrow(u, h, target, ridge, *directions)
     built = time.monotonic()
     tokens = head.scores(seen.queries.u, seen.queries.h)
     facts = _facts(

@@ -54,7 +54,7 @@ class AdapterLoader:
         except Exception as error:
             if not path.is_dir():
                 raise AdapterUnknown(f"adapter {digest} is no longer on disk") from error
-            if "can't allocate memory" in str(error):
+            if "allocate memory" in str(error):
                 raise AdapterLoadFailed(f"adapter {digest}: out of memory") from error
             raise AdapterInvalid(f"adapter {digest}: {error}") from error
 

@@ -50,7 +50,7 @@ def random_package(
         P = torch.linalg.qr(torch.randn(width, k))[0].contiguous()
         shape = (1, k, d) if d else (len(taps), k, r)
         tensors = {"P": P, "K": torch.randn(len(contributors), *shape) / (len(taps) * k * r) ** 0.5}
-        tensors |= {"H": torch.linalg.qr(torch.randn(len(taps) * r, d))[0].view(len(taps), r, d)} if d else {}
+        tensors |= {"H": torch.randn(len(taps), r, d) / (len(taps) * r) ** 0.5} if d else {}
         metadata = {
             "format": "openledger-head/1",
             "base": json.loads((base / "base.json").read_text())["digest"],

@@ -25,7 +25,8 @@ pytestmark = pytest.mark.engine
 
 HEAD, WEIGHTS = "attribution_head.safetensors", "adapter_model.safetensors"
 SLOTS, GOOD = 2, 4
-HEADROOM = 120 << 20  # what the worker may still take when an adapter needs twice as much
+HEADROOM = 10 << 20  # what the worker may still take when an adapter needs twice as much
+DIRECTIONS = 8192  # of a head: with them a package takes 15 MB
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,12 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("failures") / "data" / "adapters"
     for seed in range(GOOD):
         random_package(
-            demo_base(), directory / (str(seed) * 64), seed=seed, contributors=["ada", "bob"], layers=range(26, 30)
+            demo_base(),
+            directory / (str(seed) * 64),
+            seed=seed,
+            contributors=["ada", "bob"],
+            d=DIRECTIONS,
+            layers=range(26, 30),
         )
     return directory
 
@@ -43,7 +49,8 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def engine(adapters: Path) -> Iterator[Engine]:
     """Two slots, and host memory for three adapters."""
     size = sum(file.stat().st_size for file in (adapters / ("0" * 64)).glob("*.safetensors"))
-    mib = -(-3 * (size + 100_000) >> 20)
+    rounded_up = 6 * 24 * DIRECTIONS * 4  # the head's K in memory is that of 8 contributors
+    mib = -(-3 * (size + rounded_up + 100_000) >> 20)
     with running_engine(adapters.parent, demo_base(), "--slots", str(SLOTS), "--host-mib", str(mib)) as up:
         yield up
 
@@ -88,7 +95,7 @@ def enormous(file: Path) -> None:
     with safe_open(file, framework="pt") as tensors:
         metadata = tensors.metadata()
     taps, contributors = json.loads(metadata["taps"])[:1], len(json.loads(metadata["contributors"]))
-    d = 2 * HEADROOM // (4 * 8)
+    d = 2 * HEADROOM // (4 * (8 + contributors))
     tensors = {"K": torch.zeros(contributors, 1, 1, d), "P": torch.randn(576, 1), "H": torch.zeros(1, 8, d)}
     save_file(tensors, file, metadata | {"taps": json.dumps(taps)})
 
