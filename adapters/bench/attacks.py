@@ -10,7 +10,8 @@ attack is what the attacker's accounts get after it, relative to what the attack
     netted          scores are netted over the window before anything is made non-negative: what settlement does
     defended        both
 
-The attacker is the source with the median pay; the victim of a copier is the best paid source.
+The attacker is the source with the median pay among those that every scorer pays; the victim of a copier is the best
+paid of the other sources.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median_low
 from typing import Any
 
 import numpy as np
@@ -92,15 +92,15 @@ class Benchmark:
         return self.world(given, near_duplicates, seed).owed(self.prompts, MAX_NEW_TOKENS)
 
     def attacks(self, attacker: str, victim: str) -> list[Attack]:
-        """Every attack, cheapest first."""
+        """Every attack."""
         own, rest = self.market[attacker], [(name, turns) for name, turns in self.honest if name != attacker]
         synonyms = attack_texts.wordnet_synonyms(self._cache)
 
         def instead(name: str, turns: Sequence[Turn]) -> Attack:
             return Attack(name, [*rest, (attacker, turns)], (attacker,))
 
-        def besides(name: str, turns: Sequence[Turn], account: str = attacker) -> Attack:
-            return Attack(name, [*rest, (attacker, own), (account, turns)], tuple({attacker: 0, account: 0}))
+        def besides(name: str, turns: Sequence[Turn]) -> Attack:
+            return Attack(name, [*rest, (attacker, own), (attacker, turns)], (attacker,))
 
         def copied(name: str, turns: Sequence[Turn]) -> Attack:
             return Attack(name, [*self.honest, (COPIER, turns)], (COPIER,))
@@ -110,13 +110,11 @@ class Benchmark:
             besides("own examples 8x", duplicates(own, 8)),
             instead("outlier attack", self._kept("outlier", own, self._outlier)),
             instead("shadow attack", self._kept("shadow", own, self._shadow)),
-            besides("own examples 2x", duplicates(own, 2)),
-            besides("own examples 2x, second name", duplicates(own, 2), SECOND),
             besides("own examples 2x, paraphrased", paraphrases(own, synonyms)),
+            besides("own examples 2x", duplicates(own, 2)),
             Attack("split in two names", [*rest, (attacker, own[:half]), (SECOND, own[half:])], (attacker, SECOND)),
-            copied("another's examples", duplicates(self.market[victim], 2)),
             copied("another's examples, paraphrased", paraphrases(self.market[victim], synonyms)),
-            besides("own examples 4x", duplicates(own, 4)),
+            copied("another's examples", duplicates(self.market[victim], 2)),
         ]
 
     def _outlier(self, own: Sequence[Turn]) -> list[Turn]:
@@ -145,7 +143,8 @@ def run_attacks(
     bench = Benchmark(work_dir, base_dir, cache_dir, thread_count, progress)
     honest = bench.owed(bench.honest)
     paid = {name: pay(honest, SCORERS[0], (name,), "net", PPM) for name in attack_texts.SOURCES}
-    attacker = next(name for name, share in paid.items() if share == median_low(paid.values()))
+    earning = [name for name in paid if all(honest.net[scorer][name] > 0 for scorer in SCORERS)]
+    attacker = sorted(earning, key=lambda name: paid[name])[(len(earning) - 1) // 2]
     victim = max((name for name in paid if name != attacker), key=lambda name: paid[name])
     attacks = [_judged(bench, attack, honest, victim) for attack in bench.attacks(attacker, victim)]
     return {
