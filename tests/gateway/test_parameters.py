@@ -122,7 +122,8 @@ def test_a_prompt_of_another_kind_is_refused(prompt: object) -> None:
 
 
 def test_weights_of_adapters_are_whole_millionths() -> None:
-    """Names to ppm, exactly; absent and null are none."""
+    """Names to ppm, exactly, without the noise of binary floats; absent and null are none."""
+    assert text(adapters={"a/b": 0.1 + 0.2, "c/d": 1 - 0.9}).adapters == {"a/b": 300_000, "c/d": 100_000}
     assert text(adapters={"a/b": 0.7, "c/d:v1": 1, "e/f": 0.000001}).adapters == {
         "a/b": 700_000,
         "c/d:v1": 1_000_000,
