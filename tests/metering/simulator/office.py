@@ -21,6 +21,7 @@ from metering.ledger import Ledger
 from metering.postings import Transfer
 from tests.metering.simulator.database import Crash, CrashingStore
 from tests.metering.simulator.law import require
+from tests.metering.simulator.market import TENANTS
 
 
 class Office:
@@ -64,20 +65,17 @@ class Office:
         or gives something back; a client looks at one."""
         invoices = invoice_lifecycle.list_invoices(self._ledger)
         if not invoices:
-            return "nothing"
+            tenant = self._dice.choice(list(TENANTS))
+            return f"early: {self._attempt(lambda: self._finalise(tenant, month))}"
         due = [invoice for invoice in invoices if invoice["status"] == "open"]
         chosen = self._dice.choice(due if due and self._dice.random() < 0.5 else invoices)
-        number, act = (
-            chosen["number"],
-            self._dice.choice(("void", "void", "finalise", "early", "close", "credit", "get")),
-        )
+        number = chosen["number"]
+        act = self._dice.choice(("void", "void", "finalise", "early", "close", "credit", "get"))
         amount = self._dice.randrange(1, chosen["total_nanos"] + 2)
         acts: dict[str, Callable[[], Any]] = {
             "void": lambda: invoice_lifecycle.void_invoice(self._ledger, number, "wrong")["status"],
-            "finalise": lambda: invoice_lifecycle.finalise_invoice(self._ledger, chosen["tenant"], chosen["period"])[
-                "number"
-            ],
-            "early": lambda: invoice_lifecycle.finalise_invoice(self._ledger, chosen["tenant"], month)["number"],
+            "finalise": lambda: self._finalise(chosen["tenant"], chosen["period"]),
+            "early": lambda: self._finalise(chosen["tenant"], month),
             "close": self.close,
             "credit": lambda: credit_note.credit_invoice(self._ledger, number, amount, "goodwill")["number"],
             "get": lambda: invoice_lifecycle.get_invoice(self._ledger, number)["status"],
@@ -110,6 +108,9 @@ class Office:
 
         with mock.patch.object(log_key, "os", SimpleNamespace(replace=replace)):
             return self._attempt(lambda: log_key.rotate_key(self._config, self._ledger)["until"])
+
+    def _finalise(self, tenant: str, month: str) -> str:
+        return invoice_lifecycle.finalise_invoice(self._ledger, tenant, month)["number"]
 
     def _resolve(self, name: str, uphold: bool, part: int | None) -> str:
         return disputes.resolve_dispute(self._ledger, name, uphold=uphold, reason="decided", amount_nanos=part)["state"]

@@ -17,6 +17,7 @@ class Failure(AssertionError):
 
     def __init__(self, seed: int, error: BaseException, trace: list[str]) -> None:
         self.law = error.name if isinstance(error, Broken) else type(error).__name__
+        self.seed = seed
         self.trace = trace
         replay = f"replay: python -m tests.metering.simulator --seed {seed}"
         super().__init__(f"seed {seed}, step {len(trace)}: {type(error).__name__} {error}\n{replay}")

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.metering.simulator.__main__ import make_root, run_many
-from tests.metering.simulator.mutations import MUTATIONS, Mutation
+from tests.metering.simulator.mutations import MUTATIONS
+from tests.metering.simulator.planted import SEEDS_TO_CATCH, Caught, catch_all
 from tests.metering.simulator.run import Failure, run
 
 FIRST_SEEDS = (0, 100_000, 200_000, 300_000)
-RUNS_EACH = 1_000
-SEEDS_TO_CATCH = 300
+RUNS_EACH = 750
 REPOSITORY = Path(__file__).parents[3]
 
 
@@ -39,11 +39,15 @@ def test_every_law_holds_in_every_run(first_seed: int):
     assert done.returncode == 0
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
-def test_a_planted_bug_is_caught(mutation: Mutation):
+@pytest.fixture(scope="module")
+def caught() -> dict[str, Caught | None]:
+    return catch_all()
+
+
+@pytest.mark.parametrize("name", [mutation.name for mutation in MUTATIONS])
+def test_a_planted_bug_is_caught(name: str, caught: dict[str, Caught | None]):
     """Each mutation of the real code breaks a law within SEEDS_TO_CATCH seeds, so each law guards something."""
-    with mutation.planted(), pytest.raises(Failure):
-        run_many(0, SEEDS_TO_CATCH)
+    assert caught[name] is not None
 
 
 @pytest.mark.parametrize("seed", [3, 4], ids=["bus", "journal"])
