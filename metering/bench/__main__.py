@@ -28,6 +28,7 @@ from metering.bench.cases import (
 from metering.bench.server import postgres, schema_url
 from metering.config import MeteringConfig
 from metering.ledger import Ledger
+from metering.process import calm_collector
 
 TARGETS = {  # at least, for rates; at most, for times
     "journal": 50_000, "sqlite.settled": 20_000, "postgresql.settled": 10_000, "hold_and_event_us": 300,
@@ -59,6 +60,7 @@ def measure(directory: Path, options: argparse.Namespace) -> dict[str, Any]:
     def config(name: str, url: str = "") -> MeteringConfig:
         return MeteringConfig(directory / name, ledger_url=url, min_free_bytes=1, batch_size=options.batch)
 
+    calm_collector()  # as the settler's process does
     results: dict[str, Any] = {"journal": journal_rates(config("journal"), options.events, options.rounds)}
     embedded = config("sqlite")
     results["sqlite"] = settlement_rates(embedded, config("rivals"), options.events, options.rounds)

@@ -32,6 +32,7 @@ from metering.log import LogTree, latest_checkpoint, leaf_bytes
 from metering.note import parse_checkpoint, split_note
 from metering.period import current_month
 from metering.pricebook import worst_case_nanos
+from metering.process import calm_collector
 from metering.receipt import build_receipt, verify_receipt
 from metering.settler import Settler
 from metering.store import open_store
@@ -186,6 +187,7 @@ def memory_growth(config: MeteringConfig, events: int, rounds: int) -> dict[int,
 
 
 def _settle_for_long(config: MeteringConfig, events: int, rounds: int) -> dict[int, int]:
+    calm_collector()
     ledger = prepare(config)
     settler = Settler(dataclasses.replace(config, journal_retention_seconds=0.0))
     sizes = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from metering.bench.bus import bus_rates
-from metering.bench.cases import memory_growth, proof_latencies, request_latencies, settlement_rates
+from metering.bench.cases import invoice_seconds, memory_growth, proof_latencies, request_latencies, settlement_rates
 from metering.check import run_checks
 from metering.ledger import Ledger
 from tests.metering.conftest import fresh_ledger_url
@@ -24,6 +24,7 @@ def test_the_settled_events_of_a_benchmark_add_up(config, tmp_path):
     assert ledger.open_holds() == []
     assert proof_latencies(ledger, config, 120)["receipt_us"] > 0
     assert request_latencies(ledger, config)["hold_and_event_us"] > 0
+    assert invoice_seconds(ledger, 300) > 0
     ledger.close()
 
 
