@@ -32,7 +32,9 @@ def train(
     seed: Annotated[int, typer.Option()] = 0,
     epochs: Annotated[int | None, typer.Option(help="at most this many")] = None,
     rank: Annotated[int | None, typer.Option("--rank", "-r")] = None,
-    train_a: Annotated[bool, typer.Option("--train-a", help="train A too; else it stays as drawn")] = False,
+    train_a: Annotated[
+        bool, typer.Option("--train-a", help="train A too, at a lower learning rate; else it stays as drawn")
+    ] = False,
     learning_rate_ppm: Annotated[int | None, typer.Option(help="of AdamW, in millionths")] = None,
     trainer: Annotated[str, typer.Option(help="account that trains")] = "operator",
     host: Annotated[str, typer.Option(help="account whose machine it is")] = "operator",
