@@ -17,8 +17,8 @@ class TrainingConfig:
     `layers` counts adapted layers from the top; layers below them are run once and their output cached.
     `stop_loss_ppm` ends the run after an epoch whose mean loss (nats a token) is below it. Rates are integers in parts
     per million because they enter the canonical training record. `dtype` is that of the frozen base model; LoRA and
-    optimizer are fp32 and wider. A is frozen unless `train_a`, which wants a lower rate: at 15,000 ppm the invented facts
-    were at 0.97 nats again after the fifth epoch.
+    optimizer are fp32 and wider. A is frozen unless `train_a`, which wants a lower rate: at 15,000 ppm the invented
+    facts were at 0.97 nats again after the fifth epoch.
     """
 
     r: int = 8
