@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.bench import text
-from adapters.bench.attacks import attacks_table, run_attacks
+from adapters.bench.attacks import ATTACKS, attacks_table, run_attacks
 from adapters.bench.bank_speed import bank_speed
 from adapters.bench.figure import write_report
 from adapters.bench.judge import judge
@@ -103,11 +103,24 @@ def run_all(name: str, base_dir: Path, work_dir: Path, out_dir: Path) -> Iterato
         yield report
 
 
-def _attacks(base_dir: Path, work_dir: Path, out: Path, thread_count: int = 2) -> str:
-    report = run_attacks(work_dir / "attacks", base_dir, CACHE_DIR.parent / "debian", thread_count, TerminalBar())
+def _attacks(base_dir: Path, work_dir: Path, out: Path, **choices: Any) -> str:
+    report = run_attacks(work_dir / "attacks", base_dir, CACHE_DIR.parent / "debian", progress=TerminalBar(), **choices)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(report | machine_and_commit(), indent=1) + "\n")
     return attacks_table(report)
+
+
+def _attack_commands(commands: Any) -> None:
+    attacks = commands.add_parser("attacks", help="axioms and attacks: what each earns, with and without the defences")
+    attacks.add_argument("--base", type=Path, default=Path(".cache/base"))
+    attacks.add_argument("--work", type=Path, default=Path(".cache/attribution"))
+    attacks.add_argument("--attacks", help="names between semicolons; all when left out")
+    attacks.add_argument("--attacker", help="a source; the median one of those that are paid when left out")
+    attacks.add_argument("--axioms", action=argparse.BooleanOptionalAction, default=True)
+    attacks.add_argument("--threads", type=int, default=2)
+    attacks.add_argument("--out", type=Path, default=Path("docs/results/attribution-attacks.json"), help="JSON file")
+    rates = commands.add_parser("near-duplicates", help="how close honest examples are, and which copies are found")
+    rates.add_argument("--json", action="store_true")
 
 
 def main() -> None:
@@ -139,13 +152,7 @@ def main() -> None:
     speed = commands.add_parser("speed", help="seconds a retraining, by dtype, batch and processes")
     speed.add_argument("world", type=Path)
     speed.add_argument("--rounds", type=int, default=3)
-    attacks = commands.add_parser("attacks", help="axioms and attacks: what each earns, with and without the defences")
-    attacks.add_argument("--base", type=Path, default=Path(".cache/base"))
-    attacks.add_argument("--work", type=Path, default=Path(".cache/attribution"))
-    attacks.add_argument("--threads", type=int, default=2)
-    attacks.add_argument("--out", type=Path, default=Path("docs/results/attribution-attacks.json"), help="JSON file")
-    rates = commands.add_parser("near-duplicates", help="how close honest examples are, and which copies are found")
-    rates.add_argument("--json", action="store_true")
+    _attack_commands(commands)
     everything = commands.add_parser("all", help="world, peers and judge of both benchmark Datanets; attacks")
     everything.add_argument("--setting", choices=SETTINGS, default="small")
     everything.add_argument("--base", type=Path, default=Path(".cache/base"))
@@ -161,7 +168,9 @@ def main() -> None:
         print(_attacks(given.base, given.work, given.out / "attribution-attacks.json"))
         return
     if given.command == "attacks":
-        print(_attacks(given.base, given.work, given.out, given.threads))
+        chosen = given.attacks.split(";") if given.attacks else ATTACKS
+        choices = {"names": chosen, "attacker": given.attacker, "with_axioms": given.axioms}
+        print(_attacks(given.base, given.work, given.out, thread_count=given.threads, **choices))
         return
     if given.command == "near-duplicates":
         found = near_duplicate_rates(CACHE_DIR.parent / "debian")

@@ -159,14 +159,24 @@ def _important_words(
 @torch.no_grad()
 def _likelihood(model: AdaptedModel, tokenizer: Any, texts: Sequence[tuple[str, list[str], int]]) -> Tensor:
     """log p [N] of the words of each answer from the given place on."""
-    found = []
-    for asked, words, place in texts:
-        example = tokenize(Example.of(chat(asked, " ".join(words))), tokenizer, 0)
-        tail = len(tokenizer(" " + " ".join(words[place:]), add_special_tokens=False)["input_ids"]) + 1
-        own = [at for at, learnt in enumerate(example.supervised) if learnt][-tail:]
-        only = TokenExample(0, example.ids, tuple(at in own for at in range(len(example.ids))))
-        found.append(_log_p(model.causal_lm(input_ids=torch.tensor([example.ids]), use_cache=False).logits[0], only))
-    return torch.stack(found)
+    examples = [_tail(asked, words, place, tokenizer) for asked, words, place in texts]
+    cache = HiddenCache(model, examples, common_prefix(examples))
+    packs = make_packs(examples, cache.prefix, 256, random.Random(0))
+    found = torch.zeros(len(examples))
+    for at in range(0, len(packs), 4):
+        hidden, layout = cache.batch(packs[at : at + 4])
+        _, logits = model.normed_and_logits(model.upper(hidden, layout), layout)
+        log_p = logits.float().log_softmax(1).gather(1, layout.target[:, None])[:, 0]
+        found.index_add_(0, layout.example, log_p)
+    return found
+
+
+def _tail(asked: str, words: Sequence[str], place: int, tokenizer: Any) -> TokenExample:
+    """The turn as an example of which the words from `place` on, and the end mark, are learnt."""
+    example = tokenize(Example.of(chat(asked, " ".join(words))), tokenizer, 0)
+    tail = len(tokenizer(" " + " ".join(words[place:]), add_special_tokens=False)["input_ids"]) + 1
+    own = [at for at, learnt in enumerate(example.supervised) if learnt][-tail:]
+    return TokenExample(0, example.ids, tuple(at in own for at in range(len(example.ids))))
 
 
 def _log_p(logits: Tensor, text: TokenExample) -> Tensor:

@@ -167,7 +167,14 @@ class Parts:
 
 
 def scored_in_parts(world: World, contributor: str, prompts: Sequence[str], max_new_tokens: int) -> Parts:
-    """EK-FAC scores of a contributor and of each of their examples as if each had an owner of its own."""
+    """EK-FAC scores of a contributor and of each of their examples as if each had an owner of its own; kept."""
+    kept = world.directory / f"parts-{contributor}.json"
+    if not kept.exists():
+        kept.write_text(json.dumps(vars(_parts(world, contributor, prompts, max_new_tokens))))
+    return Parts(**json.loads(kept.read_text()))
+
+
+def _parts(world: World, contributor: str, prompts: Sequence[str], max_new_tokens: int) -> Parts:
     model, data, tokenizer = world.load()
     owner, count = data.contributors.index(contributor), len(data.contributors)
     own = [number for number, example in enumerate(data.examples) if example.owner == owner]

@@ -28,6 +28,7 @@ from adapters.bench import attack_texts, text
 from adapters.bench.attack_models import outlier_attack, shadow_attack
 from adapters.bench.attack_texts import Turn, duplicates, paraphrases
 from adapters.bench.attack_world import Given, Owed, World, scored_in_parts
+from adapters.bench.errors import UnknownAttack
 from adapters.bench.machine import fast_dtype
 from adapters.bench.near_duplicate_rates import near_duplicate_rates
 from adapters.canonical import canonical_json
@@ -64,6 +65,20 @@ class Attack:
     accounts: tuple[str, ...]
 
 
+ATTACKS = (
+    "own examples 2x",
+    "own examples 4x",
+    "own examples 8x",
+    "own examples 2x, second name",
+    "own examples 2x, paraphrased",
+    "split in two names",
+    "outlier attack",
+    "shadow attack",
+    "another's examples",
+    "another's examples, paraphrased",
+)
+
+
 class Benchmark:
     """Runs of one setting, kept under a directory; a run that is there already is used again."""
 
@@ -91,31 +106,29 @@ class Benchmark:
     def owed(self, given: Given, near_duplicates: str = SET_ASIDE, seed: int = 0) -> Owed:
         return self.world(given, near_duplicates, seed).owed(self.prompts, MAX_NEW_TOKENS)
 
-    def attacks(self, attacker: str, victim: str) -> list[Attack]:
-        """Every attack."""
-        own, rest = self.market[attacker], [(name, turns) for name, turns in self.honest if name != attacker]
-        synonyms = attack_texts.wordnet_synonyms(self._cache)
-
-        def instead(name: str, turns: Sequence[Turn]) -> Attack:
-            return Attack(name, [*rest, (attacker, turns)], (attacker,))
-
-        def besides(name: str, turns: Sequence[Turn]) -> Attack:
-            return Attack(name, [*rest, (attacker, own), (attacker, turns)], (attacker,))
-
-        def copied(name: str, turns: Sequence[Turn]) -> Attack:
-            return Attack(name, [*self.honest, (COPIER, turns)], (COPIER,))
-
+    def attack(self, name: str, attacker: str, victim: str) -> Attack:
+        """One attack of ATTACKS by name."""
+        own, theirs = self.market[attacker], self.market[victim]
+        rest = [(other, turns) for other, turns in self.honest if other != attacker]
         half = len(own) // 2
-        return [
-            besides("own examples 8x", duplicates(own, 8)),
-            instead("outlier attack", self._kept("outlier", own, self._outlier)),
-            instead("shadow attack", self._kept("shadow", own, self._shadow)),
-            besides("own examples 2x, paraphrased", paraphrases(own, synonyms)),
-            besides("own examples 2x", duplicates(own, 2)),
-            Attack("split in two names", [*rest, (attacker, own[:half]), (SECOND, own[half:])], (attacker, SECOND)),
-            copied("another's examples, paraphrased", paraphrases(self.market[victim], synonyms)),
-            copied("another's examples", duplicates(self.market[victim], 2)),
-        ]
+        uploads: dict[str, Callable[[], list[tuple[str, Sequence[Turn]]]]] = {
+            "own examples 2x": lambda: [(attacker, own), (attacker, duplicates(own, 2))],
+            "own examples 4x": lambda: [(attacker, own), (attacker, duplicates(own, 4))],
+            "own examples 8x": lambda: [(attacker, own), (attacker, duplicates(own, 8))],
+            "own examples 2x, second name": lambda: [(attacker, own), (SECOND, duplicates(own, 2))],
+            "own examples 2x, paraphrased": lambda: [(attacker, own), (attacker, self._paraphrased(own))],
+            "split in two names": lambda: [(attacker, own[:half]), (SECOND, own[half:])],
+            "outlier attack": lambda: [(attacker, self._kept("outlier", own, self._outlier))],
+            "shadow attack": lambda: [(attacker, self._kept("shadow", own, self._shadow))],
+            "another's examples": lambda: [(attacker, own), (COPIER, duplicates(theirs, 2))],
+            "another's examples, paraphrased": lambda: [(attacker, own), (COPIER, self._paraphrased(theirs))],
+        }
+        uploaded = uploads[name]()
+        accounts = (COPIER,) if name.startswith("another's") else tuple(dict(uploaded))
+        return Attack(name, [*rest, *uploaded], accounts)
+
+    def _paraphrased(self, turns: Sequence[Turn]) -> list[Turn]:
+        return paraphrases(turns, attack_texts.wordnet_synonyms(self._cache))
 
     def _outlier(self, own: Sequence[Turn]) -> list[Turn]:
         words = sorted({word for turns in self.market.values() for _, answer in turns for word in answer.split()})
@@ -137,16 +150,29 @@ class Benchmark:
 
 
 def run_attacks(
-    work_dir: Path, base_dir: Path, cache_dir: Path, thread_count: int = 2, progress: Progress = silent
+    work_dir: Path,
+    base_dir: Path,
+    cache_dir: Path,
+    names: Sequence[str] = ATTACKS,
+    attacker: str | None = None,
+    with_axioms: bool = True,
+    thread_count: int = 2,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
-    """The report: members as docs/ATTRIBUTION.md section 8 describes them. Raises PackagesUnreachable."""
+    """The report on the attacks of these names by a source, and on the axioms unless they are left out.
+
+    Raises PackagesUnreachable, UnknownAttack.
+    """
+    if not set(names) <= set(ATTACKS) or attacker not in (None, *attack_texts.SOURCES):
+        raise UnknownAttack(f"attacks are {'; '.join(ATTACKS)}; attackers {', '.join(attack_texts.SOURCES)}")
     bench = Benchmark(work_dir, base_dir, cache_dir, thread_count, progress)
     honest = bench.owed(bench.honest)
     paid = {name: pay(honest, SCORERS[0], (name,), "net", PPM) for name in attack_texts.SOURCES}
     earning = [name for name in paid if all(honest.net[scorer][name] > 0 for scorer in SCORERS)]
-    attacker = sorted(earning, key=lambda name: paid[name])[(len(earning) - 1) // 2]
+    attacker = attacker or sorted(earning, key=lambda name: paid[name])[(len(earning) - 1) // 2]
     victim = max((name for name in paid if name != attacker), key=lambda name: paid[name])
-    attacks = [_judged(bench, attack, honest, victim) for attack in bench.attacks(attacker, victim)]
+    axioms = _axioms(bench, honest, attacker) if with_axioms else None
+    attacks = [_judged(bench, bench.attack(name, attacker, victim), honest) for name in names]
     return {
         "type": "attribution-attacks",
         "setting": {
@@ -161,7 +187,7 @@ def run_attacks(
         "attacker": attacker,
         "victim": victim,
         "paid_ppm": {name: round(PPM * share) for name, share in paid.items()},
-        "axioms": _axioms(bench, honest, attacker),
+        "axioms": axioms,
         "attacks": attacks,
         "near_duplicates": near_duplicate_rates(cache_dir),
     }
@@ -174,7 +200,7 @@ def pay(owed: Owed, scorer: str, accounts: Sequence[str], kind: str, fidelity_pp
     return sum(weights.get(name, 0) for name in accounts) / sum(weights.values())
 
 
-def _judged(bench: Benchmark, attack: Attack, honest: Owed, victim: str) -> dict[str, Any]:
+def _judged(bench: Benchmark, attack: Attack, honest: Owed) -> dict[str, Any]:
     """What an attack earns: by scorer, fidelity and defence, before and after in ppm of the contributors' money."""
     after = {choice: bench.owed(attack.given, choice) for choice in (ACCEPT, SET_ASIDE)}
     offered = sum(len(turns) for _, turns in attack.given)
@@ -189,8 +215,6 @@ def _judged(bench: Benchmark, attack: Attack, honest: Owed, victim: str) -> dict
                 now = pay(after[choice], scorer, attack.accounts, kind, fidelity_ppm)
                 row[defence] = {"before_ppm": round(PPM * before), "after_ppm": round(PPM * now)}
                 row[defence]["gain"] = round(now / before - 1, 4) if before else None
-                if not before:
-                    row[defence]["of_the_victims"] = round(now / pay(honest, scorer, (victim,), kind, fidelity_ppm), 4)
     return {
         "name": attack.name,
         "accounts": list(attack.accounts),
@@ -275,13 +299,18 @@ def attacks_table(report: Mapping[str, Any]) -> str:
         for row in report["attacks"]
         for scorer in SCORERS
         for fidelity in FIDELITIES_PPM
-        if (row["earned"][scorer][str(fidelity)]["defended"]["gain"] or 0) > ALLOWED_GAIN
+        if _too_much(row["earned"][scorer][str(fidelity)]["defended"])
     ]
     lines.append(f"\nabove {ALLOWED_GAIN:.0%} in spite of both defences: {', '.join(missed) or 'none'}")
     return "\n".join([*lines, json.dumps(report["axioms"], indent=1)])
 
 
+def _too_much(cell: Mapping[str, Any]) -> bool:
+    """Whether a gain is above what is allowed; from nothing, everything is."""
+    return cell["after_ppm"] > (1 + ALLOWED_GAIN) * cell["before_ppm"]
+
+
 def _cell(cell: Mapping[str, Any]) -> str:
-    if cell["gain"] is None:
-        return f"{cell['of_the_victims']:.0%} of v."
+    if cell["gain"] is None:  # nothing before: what it comes to, of all contributors' money
+        return f"to {cell['after_ppm'] / PPM:.1%}"
     return f"{cell['gain']:+.0%}"

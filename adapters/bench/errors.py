@@ -3,6 +3,7 @@
 BenchError(AdaptersError)
 ├── BadWorld                   bad_world
 ├── ReplayDiffers              replay_differs
+├── UnknownAttack              unknown_attack
 └── UnknownRow                 unknown_row
 """
 
@@ -25,6 +26,12 @@ class ReplayDiffers(BenchError):
     """Repeating the training run did not end at the package's weights: other code, data or base."""
 
     code = "replay_differs"
+
+
+class UnknownAttack(BenchError):
+    """No attack of this name."""
+
+    code = "unknown_attack"
 
 
 class UnknownRow(BenchError):
