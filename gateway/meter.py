@@ -25,7 +25,7 @@ class Meter:
         self.prompt_tokens = meter["prompt_tokens"]
         self.cached_tokens = meter["cached_tokens"]
         self.completion_tokens = max(self.completion_tokens, meter["completion_tokens"])
-        self.contributors = meter["contributors"]
+        self.contributors = meter.get("contributors", self.contributors)
         self.scores = meter["score_sums"]
         self.final = self.final or meter["final"]
         self.prompts = meter.get("prompt_token_ids") or self.prompts

@@ -112,7 +112,10 @@ class Relay:
         timing.ask()
         try:
             body = await self._services.engine.generate(
-                admitted.generation.kind, admitted.engine_body, ticket.request_id
+                admitted.generation.kind,
+                admitted.engine_body,
+                ticket.request_id,
+                tokens=admitted.generation.token_scores,
             )
         except (GatewayError, EngineLost) as error:
             raise await self._give_up(admitted, meter, error) from error
@@ -162,9 +165,11 @@ class Relay:
         send: Callable[[bytes], None],
         timing: Timing,
     ) -> None:
-        request = admitted.generation.kind, admitted.engine_body, admitted.ticket.request_id
+        generation, request_id = admitted.generation, admitted.ticket.request_id
         timing.ask()
-        async with self._services.engine.stream(*request) as received:
+        async with self._services.engine.stream(
+            generation.kind, admitted.engine_body, request_id, tokens=generation.token_scores
+        ) as received:
             timing.accept()
             accepted.set_result(None)
             began = False

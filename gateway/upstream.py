@@ -17,6 +17,7 @@ from gateway.errors import EngineUnavailable, GatewayError, from_engine
 from gateway.parameters import PROMPT_SHAPING, Generation
 
 REQUEST_HEADER = "x-openledger-request"
+TOKENS_HEADER = "x-openledger-tokens"
 JSON = {"content-type": "application/json"}
 PATHS = {"chat": "/v1/chat/completions", "text": "/v1/completions"}
 NOT_STARTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
@@ -87,9 +88,12 @@ class EngineClient:
             for one in generation.text_prompts
         ]
 
-    async def generate(self, kind: str, body: dict[str, Any], request_id: str) -> dict[str, Any]:
-        """The whole answer of a request that does not stream. Raises the translated error when the engine refuses."""
-        async with self._generation(kind, body, request_id) as response:
+    async def generate(self, kind: str, body: dict[str, Any], request_id: str, *, tokens: bool) -> dict[str, Any]:
+        """The whole answer of a request that does not stream; `tokens` asks for each one's text and scores.
+
+        Raises the translated error when the engine refuses.
+        """
+        async with self._generation(kind, body, request_id, tokens) as response:
             content = await response.read()
         try:
             return orjson.loads(content)
@@ -98,17 +102,17 @@ class EngineClient:
 
     @asynccontextmanager
     async def stream(
-        self, kind: str, body: dict[str, Any], request_id: str
+        self, kind: str, body: dict[str, Any], request_id: str, *, tokens: bool
     ) -> AsyncIterator[AsyncIterator[list[sse.Event]]]:
         """The events of a streaming request, as soon as the engine has accepted it."""
-        async with self._generation(kind, body, request_id) as response:
+        async with self._generation(kind, body, request_id, tokens) as response:
             yield sse.read(response.content.iter_any())
 
     @asynccontextmanager
     async def _generation(
-        self, kind: str, body: dict[str, Any], request_id: str
+        self, kind: str, body: dict[str, Any], request_id: str, tokens: bool
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        headers = {REQUEST_HEADER: request_id}
+        headers = {REQUEST_HEADER: request_id} | ({TOKENS_HEADER: "1"} if tokens else {})
         try:
             async with self._http.post(PATHS[kind], data=orjson.dumps(body), headers=headers) as response:
                 if response.status != 200:

@@ -43,31 +43,26 @@ def _rows(table: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
 def head_products(x: Tensor, W: Tensor, slot: Tensor) -> Tensor:
     """y [n, b]; see `reference.head_products`. One matrix product per active adapter."""
     y = x.new_zeros(len(x), W.shape[1], dtype=torch.float32)
-    for s in slot.unique().tolist():
-        if s >= 0:
-            rows = (slot == s).nonzero()[:, 0]
-            y[rows] = x[rows].float() @ W[s].float().T
-    return y
-
-
-def attribution_scores(u: Tensor, h: Tensor, K: Tensor, slot: Tensor) -> Tensor:
-    """Scores [n, m]; see `reference.attribution_scores`. One matrix product per active adapter."""
-    slots, m = K.shape[:2]
-    scores = u.new_zeros(len(u), m, dtype=torch.float32)
     slot, order = slot.sort(stable=True)
     active, counts = slot.unique_consecutive(return_counts=True)
     rows = order[slot >= 0]
-    features = (h[rows].float()[:, :, None, :] * u[rows].float()[:, None, :, None]).flatten(1)
-    heads = K.reshape(slots, m, -1)
+    x = x[rows].float()
     end = 0
     products = []
     for s, count in zip(active.tolist(), counts.tolist(), strict=True):
         if s >= 0:
             start, end = end, end + count
-            products.append(features[start:end] @ heads[s].float().T)
+            products.append(x[start:end] @ W[s].float().T)
     if products:
-        scores[rows] = torch.cat(products)
-    return scores
+        y[rows] = torch.cat(products)
+    return y
+
+
+def attribution_scores(u: Tensor, h: Tensor, K: Tensor, slot: Tensor) -> Tensor:
+    """Scores [n, m]; see `reference.attribution_scores`: a head's product with the features u (x) h."""
+    slots, m = K.shape[:2]
+    features = (h.float()[:, :, None, :] * u.float()[:, None, :, None]).flatten(1)
+    return head_products(features, K.reshape(slots, m, -1), slot)
 
 
 def trace_update(

@@ -25,6 +25,8 @@ from adapters.training.tokens import TokenExample
 RIDGE = 0.1
 WIDTHS = ((32, 8), (64, 8), (64, 32), (64, 448), (128, 8), (128, 448))
 """(k, d) of the heads that are compared; 448 tap directions are all of them."""
+FACTORS = 8
+"""Contributor factors of one more head, fewer than contributors: what sharing them costs."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ def head_rows(fitting: Fitting, seen: Seen) -> dict[str, OwnRow]:
         rows[f"head-{name}-full"] = _head(fitting, seen, target, None)
         for k, d in WIDTHS:
             rows[f"head-{name}-k{k}-d{d}"] = _head(fitting, seen, target, (k, d))
+        rows[f"head-{name}-k64-d8-m{FACTORS}"] = _head(fitting, seen, target, (64, 8, FACTORS))
     return rows
 
 
@@ -112,9 +115,9 @@ def calibrated_row(fitting: Fitting, seen: Seen, evidence: Evidence, outcomes: O
 
 
 def _head(
-    fitting: Fitting, seen: Seen, target: Tensor, directions: tuple[int, int] | None, ridge: float = RIDGE
+    fitting: Fitting, seen: Seen, target: Tensor, directions: tuple[int, ...] | None, ridge: float = RIDGE
 ) -> OwnRow:
-    """A head of (k, d) directions, or at full width."""
+    """A head of (k, d) directions, perhaps with factors, or at full width."""
     started = time.monotonic()
     u, h = seen.calibration.u, seen.calibration.h
     if directions is None:

@@ -67,18 +67,20 @@ def fit_bilinear(u: Tensor, h: Tensor, targets: Tensor, ridge: float) -> Tensor:
     return (solution / scale[:, None, None]).float() * (targets != 0).any(0)[:, None, None, None]
 
 
-def fit_narrow(u: Tensor, h: Tensor, targets: Tensor, ridge: float, k: int, d: int) -> Bilinear:
+def fit_narrow(
+    u: Tensor, h: Tensor, targets: Tensor, ridge: float, k: int, d: int, factors: int = MAX_FACTORS
+) -> Bilinear:
     """The fit at full width, then again in the k readout and d tap directions that carry most of it.
 
     u [N, D], h [N, M, r]. The directions are the leading singular vectors of cov(u)^(1/2) K cov(h / s)^(1/2), unfolded
     along either side (a truncated higher-order SVD, De Lathauwer et al. 2000; s as in `fit_bilinear`): what random
     tokens would lose in their scores is least. The second fit has k d features and REFIT times the ridge. More than
-    MAX_FACTORS contributors are factored first: K is linear in the targets, so a fit to their leading right singular
+    `factors` contributors are factored first: K is linear in the targets, so a fit to their leading right singular
     vectors Q gives the K that Q turns into everyone's.
     """
     Q = None
-    if targets.shape[1] > MAX_FACTORS:
-        Q = _leading_columns(targets.double())
+    if targets.shape[1] > factors:
+        Q = _leading_columns(targets.double(), factors)
         given, targets = targets, targets.double() @ Q
         Q = Q * (given != 0).any(0)[:, None]
     scale = module_scale(h.double())
@@ -107,9 +109,9 @@ def _leading(unfolded: Tensor, count: int) -> Tensor:
     return torch.linalg.eigh(rows @ rows.T)[1].flip(1)[:, :count]
 
 
-def _leading_columns(targets: Tensor) -> Tensor:
-    """The leading right singular vectors [C, MAX_FACTORS] of targets [N, C]."""
-    return torch.linalg.eigh(targets.T @ targets)[1].flip(1)[:, :MAX_FACTORS]
+def _leading_columns(targets: Tensor, count: int) -> Tensor:
+    """The leading right singular vectors [C, count] of targets [N, C]."""
+    return torch.linalg.eigh(targets.T @ targets)[1].flip(1)[:, :count]
 
 
 def module_scale(h: Tensor) -> Tensor:

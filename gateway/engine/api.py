@@ -16,6 +16,7 @@ from gateway.engine.residency import Entry, Residency
 
 METERED_PATHS = ("/v1/chat/completions", "/v1/completions")
 REQUEST_HEADER = "x-openledger-request"
+TOKENS_HEADER = "x-openledger-tokens"
 DONE = b"data: [DONE]"
 HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -39,8 +40,9 @@ class MeteringMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] not in METERED_PATHS:
             return await self.app(scope, receive, send)
-        request_id = Headers(scope=scope).get(REQUEST_HEADER)
-        generation = self.meter.open(request_id) if request_id else None
+        headers = Headers(scope=scope)
+        request_id = headers.get(REQUEST_HEADER)
+        generation = self.meter.open(request_id, TOKENS_HEADER in headers) if request_id else None
         if generation is None:
             reason = "in use" if request_id else "missing"
             return await _refuse(f"{REQUEST_HEADER} is {reason}")(scope, receive, send)

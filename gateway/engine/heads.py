@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from safetensors import safe_open
 
@@ -18,7 +19,7 @@ from adapters.head import FORMAT, head_shapes
 from kernels.ops import attribution_scores, head_products
 
 HEAD_FILE = "attribution_head.safetensors"
-MIN_BANK_CONTRIBUTORS = 8
+MIN_BANK_WIDTH = 8
 
 
 class HeadMismatchError(ValueError):
@@ -27,19 +28,17 @@ class HeadMismatchError(ValueError):
 
 @dataclass(frozen=True)
 class Head:
-    """A head's tensors, fp32 (docs/formats/head.md): what its products with u, with h and with the scores are.
+    """What the worker needs of a head, fp32 (docs/formats/head.md): m scores a token, before contributor factors.
 
-    P [k, D] and, where the head has them, H [d, taps r] and Q [contributors, m]; K [m, taps, k, r], or [m, 1, k, d]
-    with H. `taps` are PEFT module paths in K's or H's order, `rank` the r of their activations.
+    P [k, D]; K [m, taps, k, r], or [m, 1, k, d] with H [d, taps r]. `taps` are PEFT module paths in K's or H's order,
+    `rank` the r of their activations.
     """
 
-    contributors: tuple[str, ...]
     taps: tuple[str, ...]
     rank: int
     K: torch.Tensor
     P: torch.Tensor
     H: torch.Tensor | None
-    Q: torch.Tensor | None
 
 
 def read_head(directory: Path) -> Head | None:
@@ -63,13 +62,11 @@ def read_head(directory: Path) -> Head | None:
         raise HeadMismatchError(f"{path}: {found} don't fit {len(contributors)} contributors and {len(taps)} taps")
     H = tensors.get("H")
     return Head(
-        contributors=contributors,
         taps=taps,
         rank=rank,
         K=tensors["K"].contiguous(),
         P=tensors["P"].T.contiguous(),
         H=None if H is None else H.flatten(0, 1).T.contiguous(),
-        Q=tensors.get("Q"),
     )
 
 
@@ -86,11 +83,21 @@ def head_contributors(directory: str) -> tuple[str, ...]:
         return tuple(json.loads((tensors.metadata() or {})["contributors"]))
 
 
+@lru_cache(maxsize=256)
+def head_factors(directory: str) -> np.ndarray | None:
+    """Q transposed [m, contributors], fp64: what turns the worker's scores into the contributors'; None without Q."""
+    path = Path(directory) / HEAD_FILE
+    if not path.exists():
+        return None
+    with safe_open(path, framework="numpy") as tensors:
+        return tensors.get_tensor("Q").T.astype("f8") if "Q" in tensors.keys() else None  # noqa: SIM118
+
+
 class Bank:
     """The heads of one shape, stacked so that one call scores tokens of different adapters.
 
-    P [capacity, k, D], H [capacity, d, taps r], K [capacity, m, taps, k, r], Q [capacity, contributors, m].
-    Contributors are rounded up, the rows beyond a head's own are zero.
+    P [capacity, k, D], H [capacity, d, taps r], K [capacity, m, taps, k, r]. m is the heads' rounded up, the rows
+    beyond a head's own are zero.
     """
 
     def __init__(self, taps: torch.Tensor, rank: int, shapes: Mapping[str, tuple[int, ...]], device: torch.device):
@@ -121,13 +128,12 @@ class Bank:
         self._free.append(row)
 
     def scores(self, u: torch.Tensor, h: torch.Tensor, slot: torch.Tensor) -> torch.Tensor:
-        """Scores [n, contributors] in nats; u [n, D], h [n, taps, r], `slot` [n] the head of each token."""
+        """Scores [n, m] in nats; u [n, D], h [n, taps, r], `slot` [n] the head of each token."""
         stacks = self._stacks
         u = head_products(u, stacks["P"], slot)
         if "H" in stacks:
             h = head_products(h.flatten(1), stacks["H"], slot)[:, None]
-        scores = attribution_scores(u, h, stacks["K"], slot)
-        return head_products(scores, stacks["Q"], slot) if "Q" in stacks else scores
+        return attribution_scores(u, h, stacks["K"], slot)
 
     def row_bytes(self) -> int:
         return sum(_bytes(stack[0]) for stack in self._stacks.values())
@@ -137,9 +143,9 @@ class Bank:
 
 
 class Seated(NamedTuple):
-    """A loaded head: its width, and where its tensors lie."""
+    """A loaded head: how many scores a token has, and where its tensors lie."""
 
-    contributors: int
+    width: int
     bank: Bank
     row: int
 
@@ -172,17 +178,16 @@ class HeadStore:
         if narrow:
             raise HeadMismatchError(f"{directory}: the adapter's rank in {narrow[:3]} is below {head.rank}")
         self.forget(adapter_id)
-        tensors = {name: getattr(head, name) for name in ("P", "H", "K", "Q") if getattr(head, name) is not None}
+        tensors = {"P": head.P, "K": head.K} | ({} if head.H is None else {"H": head.H})
         bank = self._bank(head, tensors)
         # Nothing is kept before all is allocated: whoever runs out of memory leaves no half-seated head behind.
-        self._heads[adapter_id] = Seated(len(head.contributors), bank, bank.place(tensors))
+        self._heads[adapter_id] = Seated(len(head.K), bank, bank.place(tensors))
         return bank.row_bytes()
 
     def _bank(self, head: Head, tensors: Mapping[str, torch.Tensor]) -> Bank:
-        m = max(MIN_BANK_CONTRIBUTORS, 1 << (len(head.contributors) - 1).bit_length())
+        m = max(MIN_BANK_WIDTH, 1 << (len(head.K) - 1).bit_length())
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        widest = "Q" if "Q" in shapes else "K"
-        shapes[widest] = (m, *shapes[widest][1:])
+        shapes["K"] = (m, *shapes["K"][1:])
         key = (head.taps, head.rank, *shapes.values())
         if key not in self._banks:
             rows = [self._tap_index[tap] for tap in head.taps]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from tokenizers.decoders import DecodeStream
 
-from gateway.engine.heads import head_contributors
+from gateway.engine.heads import head_contributors, head_factors
 from gateway.engine.tally import TallyWriter
 
 VLLM_REQUEST_ID = re.compile(r"(?:chatcmpl|cmpl)-(req_[0-9a-f]{32})(?:-(\d+))?")
@@ -22,7 +22,10 @@ PROMPT_TAIL_TOKENS = 8
 
 @dataclass
 class Choice:
-    """One choice: its totals, and the tokens that have not left the engine process yet."""
+    """One choice: its totals, and the tokens that have not left the engine process yet.
+
+    `sums` [m] are the worker's scores so far. Texts and scores of single tokens are kept for those who asked.
+    """
 
     decoder: DecodeStream
     sums: np.ndarray
@@ -32,15 +35,11 @@ class Choice:
     new_texts: list[str] = field(default_factory=list)
     new_scores: list[list[int]] = field(default_factory=list)
 
-    def take(self, index: int, scored: bool) -> dict[str, Any]:
+    def take(self, index: int, shown: bool, scored: bool) -> dict[str, Any]:
         """The tokens since the last call."""
-        taken = {
-            "index": index,
-            "token_ids": self.new_ids,
-            "tokens": self.new_texts,
-            "scores": self.new_scores if scored else None,
-            "finish_reason": self.finish_reason,
-        }
+        taken: dict[str, Any] = {"index": index, "token_ids": self.new_ids, "finish_reason": self.finish_reason}
+        if shown:
+            taken |= {"tokens": self.new_texts, "scores": self.new_scores if scored else None}
         self.new_ids, self.new_texts, self.new_scores = [], [], []
         return taken
 
@@ -50,7 +49,9 @@ class Generation:
     """One request, from admission until its METER has been read."""
 
     request_id: str
+    shows_tokens: bool = False
     contributors: tuple[str, ...] = ()
+    factors: np.ndarray | None = None
     adapter: str | None = None
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -59,6 +60,7 @@ class Generation:
     prompts: dict[int, list[int]] = field(default_factory=dict)
     vllm_ids: set[str] = field(default_factory=set)
     closed: bool = False
+    named: bool = False
 
     @property
     def completion_tokens(self) -> int:
@@ -66,16 +68,21 @@ class Generation:
 
     @property
     def score_sums(self) -> list[int]:
-        sums = np.zeros(len(self.contributors), dtype=np.int64)
-        for choice in self.choices.values():
-            sums += choice.sums
-        return sums.tolist()
+        return self.attributed(sum((choice.sums for choice in self.choices.values()), self.nothing)).tolist()
+
+    @property
+    def nothing(self) -> np.ndarray:
+        """The worker's scores [m] of no token."""
+        return np.zeros(len(self.contributors) if self.factors is None else len(self.factors), dtype=np.int64)
+
+    def attributed(self, scores: np.ndarray) -> np.ndarray:
+        """The contributors' scores [..., contributors] of the worker's [..., m], int64."""
+        return scores if self.factors is None else np.rint(scores @ self.factors).astype(np.int64)
 
     def _head(self, final: bool) -> dict[str, Any]:
         return {
             "request_id": self.request_id,
             "adapter": self.adapter,
-            "contributors": list(self.contributors),
             "prompt_tokens": self.prompt_tokens,
             "cached_tokens": self.cached_tokens,
             "completion_tokens": self.completion_tokens,
@@ -90,7 +97,11 @@ class Generation:
         if not pending and not final:
             return None
         chosen = sorted(self.choices.items()) if final else pending.items()
-        delta = self._head(final) | {"choices": [c.take(i, bool(self.contributors)) for i, c in chosen]}
+        taken = [c.take(i, self.shows_tokens, bool(self.contributors)) for i, c in chosen]
+        delta = self._head(final) | {"choices": taken}
+        if not self.named or final:
+            self.named = True
+            delta["contributors"] = list(self.contributors)
         if final:
             delta["prompt_token_ids"] = [ids for _, ids in sorted(self.prompts.items())]
         return delta
@@ -101,7 +112,7 @@ class Generation:
             {"index": i, "completion_tokens": c.completion_tokens, "finish_reason": c.finish_reason or "abort"}
             for i, c in sorted(self.choices.items())
         ]
-        return self._head(self.closed) | {"choices": choices}
+        return self._head(self.closed) | {"contributors": list(self.contributors), "choices": choices}
 
 
 class Meter:
@@ -112,11 +123,11 @@ class Meter:
         self._active: dict[str, Generation] = {}
         self._finished: OrderedDict[str, Generation] = OrderedDict()
 
-    def open(self, request_id: str) -> Generation | None:
+    def open(self, request_id: str, shows_tokens: bool = False) -> Generation | None:
         """Starts metering a request; None if that id is or was in use."""
         if request_id in self._active or request_id in self._finished:
             return None
-        return self._active.setdefault(request_id, Generation(request_id))
+        return self._active.setdefault(request_id, Generation(request_id, shows_tokens))
 
     def close(self, request_id: str) -> None:
         """The request's response has ended, however it ended; its totals stay readable for a while."""
@@ -155,15 +166,17 @@ class Meter:
             return
         choice.completion_tokens += len(new_token_ids)
         choice.new_ids += new_token_ids
-        tokenizer = state.detokenizer.tokenizer
-        choice.new_texts += [choice.decoder.step(tokenizer, token) or "" for token in new_token_ids]
+        if generation.shows_tokens:
+            tokenizer = state.detokenizer.tokenizer
+            choice.new_texts += [choice.decoder.step(tokenizer, token) or "" for token in new_token_ids]
         if generation.contributors:
-            scores = _aligned(chunks, len(new_token_ids), len(generation.contributors))
+            scores = _aligned(chunks, len(new_token_ids), len(choice.sums))
             if scores is None:
                 generation.unscored_tokens += len(new_token_ids)
-                scores = np.zeros((len(new_token_ids), len(generation.contributors)), dtype=np.int64)
+                scores = np.zeros((len(new_token_ids), len(choice.sums)), dtype=np.int64)
             choice.sums += scores.sum(axis=0)
-            choice.new_scores += scores.tolist()
+            if generation.shows_tokens:
+                choice.new_scores += generation.attributed(scores).tolist()
         self._tally.count(generation.request_id, index, len(new_token_ids))
 
     def flush(self) -> None:
@@ -181,17 +194,17 @@ class Meter:
         if state.lora_request is not None:
             generation.adapter = state.lora_request.lora_name
             generation.contributors = head_contributors(state.lora_request.lora_path)
+            generation.factors = head_factors(state.lora_request.lora_path)
 
     @staticmethod
     def _new_choice(generation: Generation, state: Any, index: int) -> Choice:
         prompt_tail = (state.prompt_token_ids or [])[-PROMPT_TAIL_TOKENS:]
-        sums = np.zeros(len(generation.contributors), dtype=np.int64)
-        choice = Choice(DecodeStream(ids=prompt_tail, skip_special_tokens=True), sums)
+        choice = Choice(DecodeStream(ids=prompt_tail, skip_special_tokens=True), generation.nothing)
         return generation.choices.setdefault(index, choice)
 
 
 def _aligned(chunks: list[np.ndarray], tokens: int, width: int) -> np.ndarray | None:
-    """Scores [tokens, width] of one delta; None if they did not come with it, which the METER reports."""
+    """The worker's scores [tokens, width] of one delta; None if they did not come with it, which the METER reports."""
     scores = np.concatenate(chunks) if chunks else np.zeros((0, width), dtype=np.int64)
     return scores if scores.shape == (tokens, width) else None
 

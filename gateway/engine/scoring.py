@@ -22,13 +22,13 @@ MICRO_NATS = 1_000_000
 
 @dataclass(frozen=True)
 class StepScores:
-    """Signed integer micro-nats of one step: `rows` maps a vLLM request id to (first row, contributors)."""
+    """Signed integer micro-nats of one step: `rows` maps a vLLM request id to (first row, scores a token)."""
 
     scores: np.ndarray
     rows: dict[str, tuple[int, int]]
 
     def of(self, request_id: str, tokens: int) -> np.ndarray | None:
-        """int64 [tokens, contributors] of a request's first `tokens` emitted tokens; None if it was not scored."""
+        """int64 [tokens, width] of a request's first `tokens` emitted tokens; None if it was not scored."""
         if request_id not in self.rows or not tokens:
             return None
         start, width = self.rows[request_id]
@@ -110,7 +110,7 @@ class StepScorer:
         at: list[tuple[int, int, int, int]] = []
         rows: dict[str, tuple[int, int]] = {}
         for request, seated in found:
-            rows[request.request_id] = (len(at), seated.contributors)
+            rows[request.request_id] = (len(at), seated.width)
             at += [(request.first_row + i, seated.row, request.index, i) for i in range(request.rows)]
         index = torch.tensor(at, pin_memory=logits.is_cuda).T
         taken, slot, *sampled_at = index.to(logits.device, non_blocking=True).contiguous()

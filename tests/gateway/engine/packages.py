@@ -20,11 +20,12 @@ def random_package(
     contributors: list[str],
     k: int = 24,
     d: int = 6,
+    m: int = 0,
     r: int = 8,
     layers: range = range(20, 30),
 ) -> Path:
     """A PEFT LoRA whose B is random, so that it changes the answers; with contributors, a random head on all taps, of d
-    tap directions or, with d = 0, of every rank of every tap."""
+    tap directions or, with d = 0, of every rank of every tap, with m of so many contributor factors."""
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     width = model.config.hidden_size
@@ -49,8 +50,9 @@ def random_package(
         )
         P = torch.linalg.qr(torch.randn(width, k))[0].contiguous()
         shape = (1, k, d) if d else (len(taps), k, r)
-        tensors = {"P": P, "K": torch.randn(len(contributors), *shape) / (len(taps) * k * r) ** 0.5}
+        tensors = {"P": P, "K": torch.randn(m or len(contributors), *shape) / (len(taps) * k * r) ** 0.5}
         tensors |= {"H": torch.randn(len(taps), r, d) / (len(taps) * r) ** 0.5} if d else {}
+        tensors |= {"Q": torch.linalg.qr(torch.randn(len(contributors), m))[0].contiguous()} if m else {}
         metadata = {
             "format": "openledger-head/1",
             "base": json.loads((base / "base.json").read_text())["digest"],

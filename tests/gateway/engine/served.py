@@ -21,6 +21,7 @@ START_SECONDS = 300.0
 TOLERANCE = 1e-4  # of the request's largest score
 ROUNDING_NATS = 1.5e-6
 HEADER = "x-openledger-request"
+TOKENS = {"x-openledger-tokens": "1"}
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ async def ask(
 ) -> Answer:
     """A request without stream: a chat, or a completion of a list of prompts."""
     path, content = _request(model, prompt, body)
-    response = await http.post(path, json=content, headers={HEADER: request_id()})
+    response = await http.post(path, json=content, headers={HEADER: request_id()} | TOKENS)
     parsed = response.json()
     return Answer(response.status_code, parsed, package, meter=parsed.pop("openledger", {}))
 
@@ -142,7 +143,7 @@ async def stream(
     """A streamed request; `abort_after` that many deltas it asks the engine to stop it."""
     path, content = _request(model, prompt, body | {"stream": True})
     own = request_id()
-    async with http.stream("POST", path, json=content, headers={HEADER: own}) as response:
+    async with http.stream("POST", path, json=content, headers={HEADER: own} | TOKENS) as response:
         answer = Answer(response.status_code, {}, package)
         seen = 0
         async for event, data in _events(response):
@@ -182,7 +183,7 @@ def joined(meter: dict[str, Any], delta: dict[str, Any]) -> dict[str, Any]:
             new = new | {key: old[key] + new[key] for key in ("token_ids", "tokens")}
             new["scores"] = None if new["scores"] is None else old["scores"] + new["scores"]
         choices[new["index"]] = new
-    return delta | {"choices": [choices[index] for index in sorted(choices)]}
+    return meter | delta | {"choices": [choices[index] for index in sorted(choices)]}
 
 
 def agree(served: torch.Tensor, recomputed: torch.Tensor) -> bool:

@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
-from gateway.engine.heads import HEAD_FILE, HeadMismatchError, HeadStore, head_contributors, read_head
+from gateway.engine.heads import HEAD_FILE, HeadMismatchError, HeadStore, head_contributors, head_factors, read_head
 
 D, VOCAB, TAPS = 12, 90, {"a": 0, "b": 1, "c": 2}
 RANKS = {"a": 2, "b": 2, "c": 4}
@@ -94,3 +96,19 @@ def test_a_truncated_head_is_an_error(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(Exception, match=r"(?i)header|incomplete|metadata"):
         read_head(tmp_path)
+
+
+def test_contributor_factors_stay_out_of_the_worker(store: HeadStore, tmp_path: Path) -> None:
+    """A head of 40 contributors in 2 factors is 2 scores wide there; its API process turns them into 40."""
+    metadata = {"contributors": json.dumps([f"c{i:02}" for i in range(40)])}
+    factors = torch.randn(40, 2)
+    path = write_head(tmp_path, **metadata) / HEAD_FILE
+    with safe_open(path, framework="pt") as file:
+        described, K = file.metadata(), file.get_tensor("K")
+    save_file({"K": K[:2].contiguous(), "P": torch.randn(D, 4), "Q": factors}, path, described)
+    store.load(1, tmp_path, RANKS)
+    seated = store.get(1)
+    assert seated is not None
+    assert seated.width == 2
+    np.testing.assert_array_equal(head_factors(str(tmp_path)), factors.T.double())
+    assert len(head_contributors(str(tmp_path))) == 40

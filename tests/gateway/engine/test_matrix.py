@@ -29,11 +29,11 @@ LIMITS = {
     "--block-size": BLOCK,
     "--num-gpu-blocks-override": BLOCKS,
 }
-HEADS = {  # seed: contributors, k, d, r
-    "1": (["ada", "bob", "cyd"], 24, 6, 8),
-    "2": (["bob", "dee", "eve"], 24, 6, 8),
-    "3": ([f"c{i}" for i in range(9)], 10, 0, 4),
-    "4": ([], 8, 0, 8),
+HEADS = {  # seed: contributors, k, d, m, r
+    "1": (["ada", "bob", "cyd"], 24, 6, 0, 8),
+    "2": (["bob", "dee", "eve"], 24, 6, 2, 8),
+    "3": ([f"c{i}" for i in range(9)], 10, 0, 0, 4),
+    "4": ([], 8, 0, 0, 8),
 }
 LONG = (
     "Describe the sea, the wind, the waves, the boats, the birds, the sand and the people who walk there at night. " * 4
@@ -51,9 +51,9 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Adapters of two head shapes, two ranks, and one without head, where the engine looks for them."""
     data = tmp_path_factory.mktemp("matrix") / "data"
     made = {}
-    for seed, (contributors, k, d, r) in HEADS.items():
+    for seed, (contributors, k, d, m, r) in HEADS.items():
         made[seed] = random_package(
-            demo_base(), data / "adapters" / (seed * 64), seed=int(seed), contributors=contributors, k=k, d=d, r=r
+            demo_base(), data / "adapters" / (seed * 64), seed=int(seed), contributors=contributors, k=k, d=d, m=m, r=r
         )
     return made
 
@@ -134,8 +134,11 @@ def test_every_request_was_answered_and_every_token_scored(answers: dict[str, An
         assert answers[name].meter["choices"][0]["scores"] is None
 
 
-def test_served_scores_equal_the_recomputed(answers: dict[str, Answer], recomputer: Recomputer) -> None:
-    """Every token of every choice; the METER's sums are the sums of what was served."""
+def test_served_scores_equal_the_recomputed(
+    answers: dict[str, Answer], packages: dict[str, Path], recomputer: Recomputer
+) -> None:
+    """Every token of every choice; the METER's sums are the sums of what was served, to the rounding of single tokens
+    where contributors are factored."""
     tokens = 0
     for name, answer in scored(answers).items():
         sums = torch.zeros(len(answer.meter["contributors"]), dtype=torch.float64)
@@ -143,7 +146,8 @@ def test_served_scores_equal_the_recomputed(answers: dict[str, Answer], recomput
             assert agree(served, recomputer.scores(answer.package, prompt, token_ids)), name
             sums += served.sum(0)
             tokens += len(token_ids)
-        assert (sums * 1e6).round().long().tolist() == answer.meter["score_sums"], name
+        off = ((sums * 1e6).round() - torch.tensor(answer.meter["score_sums"])).abs().max()
+        assert off <= (answer.meter["completion_tokens"] if answer.package == packages["2"] else 0), name
     assert tokens > 700
 
 

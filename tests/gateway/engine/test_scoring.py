@@ -38,7 +38,8 @@ def write_head(
 
 @pytest.fixture
 def step(tmp_path: Path):
-    """Five heads (two of one shape, others with tap directions and factors) and a step of nine logits rows."""
+    """Five heads (two of one shape, two with tap directions, one with factors, which the worker leaves out) and a step
+    of nine logits rows."""
     torch.manual_seed(1)
     unembedding, g = torch.randn(VOCAB, D), torch.rand(D) + 0.5
     taps = TapBuffer(NAMES, {}, TOKENS, RANK)
@@ -68,8 +69,7 @@ def expected(package: Path, W_U, g, z, n, h, y: int) -> torch.Tensor:
     rows = torch.stack([h[NAMES.index(tap)].double() for tap in head.taps])
     if head.H is not None:
         rows = (head.H.double() @ rows.flatten())[None]
-    scores = torch.einsum("k,clkr,lr->c", head.P.double() @ u, head.K.double(), rows)
-    return scores if head.Q is None else head.Q.double() @ scores
+    return torch.einsum("k,clkr,lr->c", head.P.double() @ u, head.K.double(), rows)
 
 
 def test_every_row_is_scored_by_its_own_head_whatever_shares_the_step(step) -> None:
