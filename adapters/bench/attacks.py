@@ -169,7 +169,8 @@ def run_attacks(
     honest = bench.owed(bench.honest)
     paid = {name: pay(honest, SCORERS[0], (name,), "net", PPM) for name in attack_texts.SOURCES}
     earning = [name for name in paid if all(honest.net[scorer][name] > 0 for scorer in SCORERS)]
-    attacker = attacker or sorted(earning, key=lambda name: paid[name])[(len(earning) - 1) // 2]
+    ranked = sorted(earning or paid, key=lambda name: paid[name])
+    attacker = attacker or ranked[(len(ranked) - 1) // 2]
     victim = max((name for name in paid if name != attacker), key=lambda name: paid[name])
     axioms = _axioms(bench, honest, attacker) if with_axioms else None
     attacks = [_judged(bench, bench.attack(name, attacker, victim), honest) for name in names]
@@ -186,7 +187,13 @@ def run_attacks(
         },
         "attacker": attacker,
         "victim": victim,
-        "paid_ppm": {name: round(PPM * share) for name, share in paid.items()},
+        "honest": {
+            scorer: {
+                name: {"net": round(score, 3), "paid_ppm": round(PPM * pay(honest, scorer, (name,), "net", PPM))}
+                for name, score in honest.net[scorer].items()
+            }
+            for scorer in SCORERS
+        },
         "axioms": axioms,
         "attacks": attacks,
         "near_duplicates": near_duplicate_rates(cache_dir),
