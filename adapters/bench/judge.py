@@ -66,7 +66,7 @@ def judge(world_dir: Path, config: BankConfig, *, thread_count: int = 2, progres
     reported = {key: _row(row, measured, kinds) for key, row in rows.items()}
     for key, row in rows.items():
         if row.tokens is not None:
-            target = "ekfac" if "ekfac" in key else "trace"
+            target = fitting.regime.exact if key == "head-served" else "ekfac" if "ekfac" in key else "trace"
             found = pearson(row.tokens, seen.queries.scores[target].double(), seen.queries.example)
             reported[key][f"pearson_with_{target}"] = found.record()
     return {
