@@ -63,7 +63,7 @@ def test_a_narrow_head_is_exactly_zero_for_nobody() -> None:
     draw = torch.Generator().manual_seed(4)
     u, h, targets = (torch.randn(shape, generator=draw) for shape in ((60, 6), (60, 4, 5), (60, 3)))
     targets[:, 1] = 0
-    K, _ = fit_narrow(u, h, targets, 0.1, 3)
+    K = fit_narrow(u, h, targets, 0.1, 3, 4).K
     assert torch.count_nonzero(K[1]) == 0
     assert torch.count_nonzero(K[0]) > 0
 
