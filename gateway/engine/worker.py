@@ -5,6 +5,7 @@ from typing import Any
 from vllm.v1.worker.cpu_worker import CPUWorker
 
 from gateway.engine import runner
+from gateway.engine.memory import keep_freed_memory
 
 
 class RewoundSeeds:
@@ -37,6 +38,7 @@ class AttributingCPUWorker(CPUWorker):
     """Installs the loader, the tap, the heads and the scorer once the model is loaded."""
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
+        keep_freed_memory()
         super().load_model(*args, **kwargs)
         runner.install(self, RewoundSeeds)
 
