@@ -26,7 +26,9 @@ class AdapterStore:
     @classmethod
     def open(cls, base: Base, directory: Path, operator: Gateway) -> "AdapterStore":
         """Makes the Datanet that heads must name: one example for each contributor."""
-        operator.post("/datanets", {"name": DATANET, "licence": LICENCE, "title": "of a benchmark"})
+        operator.post(
+            "/datanets", {"name": DATANET, "licence": LICENCE, "title": "of a benchmark", "near_duplicates": "accept"}
+        )
         contributors = [f"bench-{number}" for number in range(CONTRIBUTORS)]
         for name in contributors:
             operator.post("/accounts", {"name": name})
