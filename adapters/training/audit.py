@@ -120,8 +120,7 @@ class AuditModel:
         seen = observe(self.model, Readout(self.model.causal_lm), examples, [self.scorer]).sorted()
         names = list(self.model.modules)
         tensors = self.head.tensors
-        rank = tensors.K.shape[-1] if tensors.H is None else tensors.H.shape[1]
-        h = seen.h[:, [names.index(tap) for tap in self.head.taps], :rank]
+        h = seen.h[:, [names.index(tap) for tap in self.head.taps], : tensors.rank]
         return Rescored(
             contributors=self.head.contributors,
             scorer=self.scorer.name,

@@ -52,7 +52,6 @@ class AttributionHead:
         except (SafetensorError, IndexError, KeyError, TypeError, ValueError) as error:
             raise BadHeadFile(f"{path}: {error}") from None
         found = {name: tuple(value.shape) for name, value in vars(tensors).items() if value is not None}
-        rank = (tensors.K.shape[-1:] if tensors.H is None else tensors.H.shape[1:2])[0]
-        if found != head_shapes(found, len(contributors), len(taps), rank, len(tensors.P)):
+        if found != head_shapes(found, len(contributors), len(taps), tensors.rank, len(tensors.P)):
             raise BadHeadFile(f"{path}: {found} do not fit {len(contributors)} contributors and {len(taps)} taps")
         return head

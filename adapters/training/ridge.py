@@ -36,6 +36,11 @@ class Bilinear:
         return scores if self.Q is None else scores @ self.Q.double().T
 
     @property
+    def rank(self) -> int:
+        """r of the taps' activations."""
+        return self.K.shape[-1] if self.H is None else self.H.shape[1]
+
+    @property
     def bytes(self) -> int:
         """Size of its tensors."""
         return 4 * sum(part.numel() for part in (self.K, self.P, self.H, self.Q) if part is not None)

@@ -71,26 +71,29 @@ def read_head(directory: Path) -> Head | None:
 
 
 @lru_cache(maxsize=65536)
-def head_contributors(directory: str) -> tuple[str, ...]:
-    """Contributor names of the head in a package, in the order of its scores; empty without a head.
-
-    Packages are immutable, so the API process reads each header once.
-    """
+def _header(directory: str) -> tuple[tuple[str, ...], bool]:
+    """Contributors of the head in a package, and whether it has factors; packages are immutable, so read once."""
     path = Path(directory) / HEAD_FILE
     if not path.exists():
-        return ()
+        return (), False
     with safe_open(path, framework="numpy") as tensors:
-        return tuple(json.loads((tensors.metadata() or {})["contributors"]))
+        return tuple(json.loads((tensors.metadata() or {})["contributors"])), "Q" in tensors.keys()  # noqa: SIM118
+
+
+def head_contributors(directory: str) -> tuple[str, ...]:
+    """Contributor names of the head in a package, in the order of its scores; empty without a head."""
+    return _header(directory)[0]
+
+
+def head_factors(directory: str) -> np.ndarray | None:
+    """Q transposed [m, contributors], fp64: what turns the worker's scores into the contributors'; None without Q."""
+    return _factors(directory) if _header(directory)[1] else None
 
 
 @lru_cache(maxsize=256)
-def head_factors(directory: str) -> np.ndarray | None:
-    """Q transposed [m, contributors], fp64: what turns the worker's scores into the contributors'; None without Q."""
-    path = Path(directory) / HEAD_FILE
-    if not path.exists():
-        return None
-    with safe_open(path, framework="numpy") as tensors:
-        return tensors.get_tensor("Q").T.astype("f8") if "Q" in tensors.keys() else None  # noqa: SIM118
+def _factors(directory: str) -> np.ndarray:
+    with safe_open(Path(directory) / HEAD_FILE, framework="numpy") as tensors:
+        return tensors.get_tensor("Q").T.astype("f8")
 
 
 class Bank:

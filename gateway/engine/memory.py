@@ -1,8 +1,7 @@
 """Memory that a worker on a CPU keeps: glibc would hand large blocks back to the system, and every step map them anew.
 
 A step's temporaries are as large as its logits, 6 MB at 32 x 49152, and beyond what glibc keeps by default: each is
-mapped, faulted in page by page and unmapped. On two cores that was 5 of the 8 ms of copying the logits and computing
-the readout direction.
+mapped, faulted in page by page and unmapped.
 """
 
 import ctypes

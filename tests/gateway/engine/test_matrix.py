@@ -147,7 +147,7 @@ def test_served_scores_equal_the_recomputed(
             sums += served.sum(0)
             tokens += len(token_ids)
         off = ((sums * 1e6).round() - torch.tensor(answer.meter["score_sums"])).abs().max()
-        assert off <= (answer.meter["completion_tokens"] if answer.package == packages["2"] else 0), name
+        assert off <= ((answer.meter["completion_tokens"] + 1) / 2 if answer.package == packages["2"] else 0), name
     assert tokens > 700
 
 
