@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,7 @@ from adapters.version import (
     NearDuplicate,
     VersionExample,
     compared,
+    contributions_of,
     repeated,
     version_facts,
 )
@@ -147,19 +149,19 @@ class DatanetStore:
     ) -> builtins.list[Document]:
         """Vote for a split from a period on (see set_policy); the vote, and the policy if it made a majority.
 
-        Contributors vote; a vote weighs as many examples as its voter has accepted ones, and replaces the voter's last.
-        Once votes for the very same have more than half of all examples behind them, they make the policy, and from
-        then on only votes change it. Raises DatanetNotFound, NotContributor, InvalidPolicy, RetroactivePolicy.
+        Contributors vote; a vote weighs as many examples as its voter would have in a version made now, where near
+        duplicates that are set aside are in none, and replaces the voter's last. Once votes for the very same have more
+        than half of all such examples behind them, they make the policy, and from then on only votes change it. Raises
+        DatanetNotFound, NotContributor, InvalidPolicy, RetroactivePolicy.
         """
         split = check_split(split_ppm)
-        with self.database.transaction() as connection:
-            current, now_ms = self._policy(name), self.database.clock()
-            vote = voting.cast(connection, name, split, effective or next_month(now_ms), acting, now_ms)
-            policy = voting.decide(connection, vote, current, now_ms)
-            if policy is None:
-                return [vote]
-            connection.execute("UPDATE datanets SET policy = ? WHERE name = ?", (policy.digest, name))
-        return [vote, policy]
+        self._owner(name)
+        while True:
+            rows, aside = self._compared(name)  # outside of the transaction, as for a version
+            behind = Counter(item.contributor for item in rows if item.example not in (aside or {}))
+            with self.database.transaction() as connection:
+                if self._accepted(name) == contributions_of(rows):
+                    return self._vote(connection, name, split, effective, acting, behind)
 
     def contribute(
         self, name: str, jsonl: bytes, *, acting: str, licence: str | None = None, contributor: str | None = None
@@ -214,8 +216,7 @@ class DatanetStore:
         """
         self._owner(name)
         while True:
-            rows = self._offered(name)  # hashes and compares everything: outside of the transaction
-            aside = repeated(rows) if self._near_duplicates(name) == SET_ASIDE else None
+            rows, aside = self._compared(name)  # hashes and compares everything: outside of the transaction
             facts = version_facts(name, rows, aside)
             with self.database.transaction() as connection:
                 if self._accepted(name) == facts["contributions"]:
@@ -336,8 +337,28 @@ class DatanetStore:
     def _offered(self, name: str) -> builtins.list[AcceptedExample]:
         return [AcceptedExample(*row) for row in self.database.rows(_ACCEPTED, (name,))]
 
-    def _near_duplicates(self, name: str) -> str:
-        return self.database.rows("SELECT near_duplicates FROM datanets WHERE name = ?", (name,))[0][0]
+    def _compared(self, name: str) -> tuple[builtins.list[AcceptedExample], dict[str, str] | None]:
+        """What is accepted, and what of it a version sets aside: None in a Datanet that accepts near duplicates."""
+        rows = self._offered(name)
+        choice = self.database.rows("SELECT near_duplicates FROM datanets WHERE name = ?", (name,))[0][0]
+        return rows, repeated(rows) if choice == SET_ASIDE else None
+
+    def _vote(
+        self,
+        connection: apsw.Connection,
+        name: str,
+        split: Mapping[str, int],
+        effective: str | None,
+        voter: str,
+        behind: Mapping[str, int],
+    ) -> builtins.list[Document]:
+        current, now_ms = self._policy(name), self.database.clock()
+        vote = voting.cast(connection, name, split, effective or next_month(now_ms), voter, behind, now_ms)
+        policy = voting.decide(connection, vote, current, behind, now_ms)
+        if policy is None:
+            return [vote]
+        connection.execute("UPDATE datanets SET policy = ? WHERE name = ?", (policy.digest, name))
+        return [vote, policy]
 
     def _record_version(
         self, connection: apsw.Connection, facts: Mapping[str, Any], aside: Mapping[str, str], acting: str

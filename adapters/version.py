@@ -78,12 +78,17 @@ class AcceptedExample:
     content: bytes
 
 
+def contributions_of(accepted: Sequence[AcceptedExample]) -> list[str]:
+    """Digests of the contributions, in their order, of examples ordered by contribution."""
+    return list(dict.fromkeys(item.contribution for item in accepted))
+
+
 def repeated(accepted: Sequence[AcceptedExample]) -> dict[str, str]:
     """Digest of each near duplicate, and that of the example it repeats, of examples ordered by contribution.
 
     Examples of one contribution are taken by digest, whatever their lines were: an export does not know lines.
     """
-    place = {digest: number for number, digest in enumerate(dict.fromkeys(item.contribution for item in accepted))}
+    place = {digest: number for number, digest in enumerate(contributions_of(accepted))}
     ordered = sorted(accepted, key=lambda item: (place[item.contribution], item.example))
     found = near_duplicates([fingerprint(Example.decode(item.content)) for item in ordered])
     return {ordered[number].example: ordered[other].example for number, other in found.items()}
@@ -139,7 +144,7 @@ def version_facts(
         "examples": len(kept),
         "contributors": counts,
         "licences": sorted({item.licence for item in kept}),
-        "contributions": list(dict.fromkeys(item.contribution for item in accepted)),
+        "contributions": contributions_of(accepted),
     }
     if near_duplicate_of is not None:
         facts["near_duplicates"] = _near_duplicate_facts(datanet, accepted, aside)

@@ -1,4 +1,4 @@
-"""Votes: contributors change a Datanet's policy by a majority of its accepted examples. Every vote is a document."""
+"""Votes: contributors change a Datanet's policy by a majority of its versions' examples. Every vote is a document."""
 
 import json
 from collections.abc import Mapping
@@ -18,16 +18,17 @@ def cast(
     split_ppm: Mapping[str, int],
     effective: str,
     voter: str,
+    behind: Mapping[str, int],
     now_ms: int,
 ) -> Document:
     """Record a vote for a split from a period on; it replaces the voter's last one.
 
-    Its weight is the number of examples of the voter's that are accepted when votes are counted. Raises NotContributor,
-    InvalidPolicy, RetroactivePolicy.
+    `behind` is each contributor's number of examples in what would be the version now: the weight of a vote, counted
+    anew at each vote. Raises NotContributor, InvalidPolicy, RetroactivePolicy.
     """
     require_ahead(effective, now_ms)
-    if not weights(connection, datanet).get(voter):
-        raise NotContributor(f"{voter} has no accepted examples in {datanet}")
+    if not behind.get(voter):
+        raise NotContributor(f"{voter} has no examples in {datanet} that a version would hold")
     value = {"type": "vote", "datanet": datanet, "split_ppm": split_ppm, "effective": effective, "voter": voter}
     document = outbox.record(connection, Document.of({**value, "created_ms": now_ms}))
     connection.execute(
@@ -38,7 +39,9 @@ def cast(
     return document
 
 
-def decide(connection: apsw.Connection, vote: Document, current: Document, now_ms: int) -> Document | None:
+def decide(
+    connection: apsw.Connection, vote: Document, current: Document, behind: Mapping[str, int], now_ms: int
+) -> Document | None:
     """The policy, recorded, that the votes for the same as `vote` make with more than half of all examples behind them.
 
     None while they are not, or when it is the current policy already.
@@ -50,7 +53,6 @@ def decide(connection: apsw.Connection, vote: Document, current: Document, now_m
         "SELECT voter, document FROM votes WHERE datanet = ? AND split_ppm = ? AND effective = ? ORDER BY voter",
         (value["datanet"], _key(value["split_ppm"]), value["effective"]),
     ).fetchall()
-    behind = weights(connection, value["datanet"])
     if 2 * sum(behind.get(voter, 0) for voter, _ in rows) <= sum(behind.values()):
         return None
     votes = [document for voter, document in rows if behind.get(voter)]
@@ -58,16 +60,6 @@ def decide(connection: apsw.Connection, vote: Document, current: Document, now_m
         value["datanet"], value["split_ppm"], value["voter"], now_ms, current.digest, value["effective"], votes
     )
     return outbox.record(connection, policy)
-
-
-def weights(connection: apsw.Connection, datanet: str) -> dict[str, int]:
-    """Accepted examples of each contributor."""
-    rows: list[Any] = connection.execute(
-        "SELECT contributor, sum(examples) FROM contributions WHERE datanet = ? AND withdrawal IS NULL"
-        " GROUP BY contributor",
-        (datanet,),
-    ).fetchall()
-    return dict(rows)
 
 
 def _key(split_ppm: Mapping[str, int]) -> str:

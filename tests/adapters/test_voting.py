@@ -6,6 +6,7 @@ import pytest
 
 from adapters.errors import DatanetNotFound, InvalidPolicy, NotContributor, PolicyByVote, RetroactivePolicy
 from adapters.export import export_directory, load_export
+from adapters.near_duplicates import ACCEPT
 from adapters.policy import DEFAULT_SPLIT_PPM
 
 ALL_TO_CONTRIBUTORS = {"contributors": 1_000_000, "trainer": 0, "host": 0, "governance": 0, "treasury": 0}
@@ -71,6 +72,35 @@ def test_a_withdrawn_contribution_weighs_nothing(net):
     with pytest.raises(NotContributor):
         net.vote("net", HALF, acting="ann", effective="2999-01")
     assert kinds(net.vote("net", HALF, acting="cyd", effective="2999-01")) == ["vote", "policy"]
+
+
+def test_near_duplicates_that_are_set_aside_do_not_vote(net):
+    """Copies of ann's under bob's name add nothing to his 2 of 6; a contributor of copies alone has no vote."""
+    net.contribute("net", _asked_by("ann", 1), acting="ann")
+    net.contribute("net", _asked_by("bob", 3), acting="bob")
+    net.contribute("net", _asked_by("dan", 3), acting="dan")
+    assert net.show("net").contributors == {"ann": 3, "bob": 5, "cyd": 1, "dan": 3}
+    with pytest.raises(NotContributor):
+        net.vote("net", HALF, acting="dan", effective="2999-01")
+    assert kinds(net.vote("net", HALF, acting="bob", effective="2999-01")) == ["vote"]
+    assert kinds(net.vote("net", HALF, acting="cyd", effective="2999-01")) == ["vote"]  # 3 of 6 are not more than half
+    assert kinds(net.vote("net", HALF, acting="ann", effective="2999-01")) == ["vote", "policy"]
+
+
+def test_a_datanet_that_accepts_near_duplicates_counts_them(store):
+    """There they are in every version, and paid."""
+    store.create("copies", owner="olga", licence="CC0-1.0", title="Copies", near_duplicates=ACCEPT)
+    store.contribute("copies", _asked_by("ann", 1), acting="ann")
+    store.contribute("copies", _asked_by("bob", 2), acting="bob")
+    assert kinds(store.vote("copies", HALF, acting="bob", effective="2999-01")) == ["vote", "policy"]
+
+
+def _asked_by(name: str, times: int) -> bytes:
+    """Examples that repeat each other's answer."""
+    asked = [
+        {"prompt": f"{name} asks {number}.", "completion": "The river " + "winds on " * 12} for number in range(times)
+    ]
+    return b"".join(json.dumps(example).encode() + b"\n" for example in asked)
 
 
 def test_what_was_voted_only_votes_change(net):
