@@ -14,6 +14,7 @@ from typing import Any
 from gateway.accounts import Caller
 from gateway.catalog import ServedModel
 from gateway.composed_model import composed_model
+from gateway.composed_price import check_price
 from gateway.errors import ContextLengthExceeded, InsufficientCredit, StoreStopped
 from gateway.flights import Ticket
 from gateway.limits import Standing
@@ -63,7 +64,7 @@ async def admit(
     """Lets a request in. `model` spares the look-up by name (a canary has none yet); a canary costs nothing.
 
     Raises StoreStopped, ModelNotFound, ContextLengthExceeded, RateLimited, InsufficientCredit, EngineUnavailable, what
-    `composed_model` raises, or the engine's own refusal.
+    `composed_model` and `check_price` raise, or the engine's own refusal.
     """
     if not services.journal.can_accept():
         raise StoreStopped("The usage journal cannot take events now.", retry_after_seconds=5)
@@ -75,7 +76,7 @@ async def admit(
         admitted = await services.call(_admit, services, asked, None)
     if admitted is None:
         if model is None:
-            await services.call(services.catalog.resolve, generation.model)  # a wrong name is said before all else
+            await services.call(_served, services, asked)  # a wrong name is said before all else
         prompts = await services.engine.count_prompts(services.catalog.base.name, generation)
         await services.engine.context_length()
         await services.prompts.agrees(services.engine)
@@ -99,7 +100,7 @@ class _Asked:
 def _admit(services: Services, asked: _Asked, prompts: list[int] | None) -> Admitted | None:
     """What `admit` does in the stores; None when the prompts must be counted by the engine first."""
     caller, generation, purpose = asked.caller, asked.generation, asked.purpose
-    served = asked.model or services.catalog.resolve(generation.model)
+    served = _served(services, asked)
     prompts = prompts or services.prompts.count(generation)
     if prompts is None:
         return None
@@ -134,6 +135,15 @@ def _admit(services: Services, asked: _Asked, prompts: list[int] | None) -> Admi
         amount_nanos = worst_case_nanos(services.prices, served.adapter_digest, sum(prompts), completion_tokens)
     _hold(services, ticket, amount_nanos)
     return Admitted(ticket, replace(generation, max_tokens=limit), served, standing)
+
+
+def _served(services: Services, asked: _Asked) -> ServedModel:
+    if asked.model is not None:
+        return asked.model
+    served = services.catalog.resolve(asked.generation.model)
+    if served.adapter is not None:
+        check_price(services.prices, served.adapter, services.registry.by_digest)
+    return served
 
 
 def completion_limit(prompt_tokens: int, asked: int | None, default: int, context_length: int) -> int:

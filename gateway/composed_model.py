@@ -1,7 +1,8 @@
 """The model of a request that names several adapters: their composition, made when it is first asked for.
 
 Parts are what anyone may ask for by name, and what the names lead to when the request arrives: promoting another digest
-makes another composition, revoking a part ends its compositions. No canary is asked: the parts have had theirs.
+makes another composition, revoking a part ends its compositions. A price is an adapter's own: no mixture makes it
+cheaper. No canary is asked: the parts have had theirs.
 """
 
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from adapters.composition import check_parts
 from adapters.errors import AdaptersError, CompositionsFull
 from gateway.accounts import Caller
 from gateway.catalog import ServedModel
+from gateway.composed_price import check_parts_price
 from gateway.errors import CompositionPending, InsufficientCredit, InvalidRequest, ModelNotFound
 from gateway.parameters import Generation
 from gateway.services import Services
@@ -47,20 +49,16 @@ def _find(services: Services, generation: Generation) -> tuple[Mapping[str, int]
         found = services.compositions.find(parts)
     except AdaptersError as error:
         raise InvalidRequest(error.message, param="adapters", code=error.code) from None
+    own = services.prices.prices(found.digest) if found else services.prices.default
+    check_parts_price(services.prices, own, parts, services.registry.by_digest, "adapters")
     return parts, services.catalog.composed(found) if found else None
 
 
 def _part(services: Services, name: str) -> str:
-    """The digest that a name leads to now. A price is an adapter's own: no mixture makes it cheaper."""
+    """The digest that a name leads to now."""
     digest = services.catalog.resolve(name, param="adapters").adapter_digest
     if digest is None:
         raise ModelNotFound(name, param="adapters")
-    if digest in services.prices.adapters:
-        raise InvalidRequest(
-            f"{name} has a price of its own and cannot be composed for a request.",
-            param="adapters",
-            code="part_priced_apart",
-        )
     return digest
 
 

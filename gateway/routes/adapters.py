@@ -13,6 +13,7 @@ from fastapi.responses import Response
 from adapters.errors import AdaptersError
 from adapters.registry import RegisteredAdapter, RegisteredName, Registration, Staged
 from gateway.canary import sing
+from gateway.composed_price import check_price
 from gateway.edge import Anyone, Held, answer, listing, own_or_admin, read_json, services_of
 from gateway.errors import InvalidRequest, TooLarge
 from gateway.routes import residency
@@ -41,6 +42,7 @@ async def register(
         await _receive(request, upload, services.settings.max_upload_bytes)
         staged = await services.call(services.registry.stage, name, upload, acting=acting, declared=weights)
     try:
+        await services.call(check_price, services.prices, staged.adapter, services.registry.by_digest)
         await sing(services, request.app.state.relay, caller, staged.adapter)
     except BaseException:
         await services.call(services.registry.discard, staged.id)

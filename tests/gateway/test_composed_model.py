@@ -1,22 +1,28 @@
 """Which adapters a request may combine, and what it gets: names resolved when it arrives, refusals by name."""
 
 import asyncio
+import io
 import json
 from pathlib import Path
 
 import httpx
 import pytest
 
+from adapters.archive import write_archive
 from adapters.base import BaseModel
+from adapters.compose import compose
+from adapters.package import Package
 from gateway.accounts import Caller
 from gateway.catalog import ServedModel
 from gateway.composed_model import composed_model
+from gateway.composed_price import covers
 from gateway.errors import GatewayError, InsufficientCredit
 from gateway.parameters import parse
 from gateway.services import Services
-from metering.pricebook import Prices
+from metering.pricebook import Prices, Tier
 from tests.gateway.packages import PackageWriter
 
+DEAR = Prices(prompt_nanos=1_000, cached_nanos=1_000, completion_nanos=1_000)
 NAMES = [f"operator/{name}" for name in "abcde"]
 
 
@@ -42,6 +48,16 @@ def caller_of(services: Services, account: str = "operator") -> Caller:
 async def ask(services: Services, adapters: dict, model: str | None = None, account: str = "operator") -> ServedModel:
     body = {"model": model or services.catalog.base.name, "prompt": "hi", "adapters": adapters}
     return await composed_model(services, caller_of(services, account), parse("text", json.dumps(body).encode(), 1))
+
+
+def price(services: Services, monkeypatch: pytest.MonkeyPatch, adapter: str, prices: Prices) -> None:
+    monkeypatch.setitem(services.prices.adapters, adapter, prices)  # type: ignore[arg-type]
+
+
+def compose_names(services: Services, out: Path, *names: str) -> Package:
+    """The composition of registered adapters, in `out`."""
+    parts = [(services.registry.resolve(name).directory, 1_000_000) for name in names]
+    return compose(parts, services.registry.base, out)
 
 
 async def refusal(*arguments, **named) -> tuple[int, str | None, str | None]:
@@ -83,7 +99,7 @@ async def test_names_are_resolved_when_a_request_arrives(services: Services, tin
 
 
 async def test_what_cannot_be_combined_is_refused_by_name(services: Services, monkeypatch) -> None:
-    """Names that are not served, the base model as a part, another model, ranks over the limit, a part with a price."""
+    """Names that are not served, the base model as a part, another model, ranks over the limit, a dear part."""
     two = {NAMES[0]: 0.7, NAMES[1]: 0.3}
     assert await refusal(services, {NAMES[0]: 1, "operator/none": 1}) == (404, "model_not_found", "adapters")
     base = services.catalog.base.name
@@ -91,10 +107,40 @@ async def test_what_cannot_be_combined_is_refused_by_name(services: Services, mo
     assert await refusal(services, two, NAMES[0]) == (400, None, "model")
     assert await refusal(services, {NAMES[0]: 1, f"{NAMES[0]}:v1": 1}) == (400, "bad_composition", "adapters")
     assert await refusal(services, dict.fromkeys(NAMES, 1)) == (400, "rank_too_high", "adapters")
-    priced = services.registry.resolve(NAMES[1]).digest
-    monkeypatch.setitem(services.prices.adapters, priced, Prices(9, 9, 9))  # type: ignore[arg-type]
+    price(services, monkeypatch, services.registry.resolve(NAMES[1]).digest, DEAR)
     assert await refusal(services, two) == (400, "part_priced_apart", "adapters")
     assert services.registry.database.row("SELECT count(*) FROM compositions") == (0,)
+
+
+async def test_a_registered_composition_costs_no_less_than_its_parts(
+    services: Services, operator: httpx.AsyncClient, tmp_path: Path, monkeypatch
+) -> None:
+    """Neither registered nor served while a part is dearer, at whatever depth; both once it has a price as high."""
+    composed = compose_names(services, tmp_path / "sum", NAMES[0], NAMES[1])
+    services.registry.register("operator/sum", composed.directory, acting="operator")
+    nested = compose_names(services, tmp_path / "nested", "operator/sum", NAMES[2])
+    price(services, monkeypatch, services.registry.resolve(NAMES[1]).digest, DEAR)
+    body = {"model": "operator/sum", "prompt": "hi"}
+    refused = await operator.post("/v1/completions", json=body)
+    archive = io.BytesIO()
+    write_archive(nested.directory, archive)
+    upload = await operator.post("/v1/adapters", params={"name": "operator/nested"}, content=archive.getvalue())
+    for answer, param in ((refused, "model"), (upload, "model")):
+        assert answer.status_code == 400
+        assert (answer.json()["error"]["code"], answer.json()["error"]["param"]) == ("part_priced_apart", param)
+    assert await refusal(services, {"operator/sum": 1, NAMES[2]: 1}) == (400, "part_priced_apart", "adapters")
+    price(services, monkeypatch, services.registry.resolve("operator/sum").digest, DEAR)
+    assert (await operator.post("/v1/completions", json=body)).status_code == 503  # nothing is refused, no engine runs
+
+
+async def test_a_part_that_costs_less_may_be_combined(services: Services, monkeypatch) -> None:
+    """At the price of any adapter the mixture is dearer than it; tiers count from the volumes at which they begin."""
+    price(services, monkeypatch, services.registry.resolve(NAMES[1]).digest, Prices(9, 9, 9))
+    assert (await ask(services, {NAMES[0]: 0.7, NAMES[1]: 0.3})).adapter
+    plain, tiered = Prices(5, 5, 5), Prices(5, 5, 5, {"prompt": (Tier(100, 4),)})
+    assert covers(plain, tiered)
+    assert not covers(tiered, plain)
+    assert not covers(Prices(5, 5, 4), plain)
 
 
 async def test_only_who_can_pay_has_something_composed(services: Services, alice: httpx.AsyncClient) -> None:
