@@ -12,9 +12,12 @@ from torch import Tensor
 
 from adapters.base import BaseModel
 from adapters.canonical import parse_canonical
+from adapters.composition import parse_composition
 from adapters.digests import digest
+from adapters.layout import COMPOSITION
 from adapters.package import FIDELITY, HEAD, RECORD, manifest_bytes
 from adapters.record import TrainingRecord, parse_record
+from adapters.training.composed_audit import composed_scorer, part_dir, trains_a
 from adapters.training.dataset import load_dataset, load_tokenizer
 from adapters.training.errors import (
     BaseMismatch,
@@ -83,14 +86,17 @@ class AuditModel:
         """The package `adapter` (its digest) in `package_dir`, with the scorer asked for or the best there is.
 
         `works` holds training traces (`*.work`), `export_dir` an export of the Datanet version. Without `scorer`: one
-        that the head's report compares with, as far as its data is here. Raises PackageMissing, PackageChanged,
-        HeadMissing, BaseMismatch, TraceMissing, DatanetMismatch, ExportMismatch.
+        that the head's report compares with, as far as its data is here. A composed adapter is scored from the traces
+        of its parts, whose packages lie beside it. Raises PackageMissing, PackageChanged, HeadMissing, BaseMismatch,
+        TraceMissing, DatanetMismatch, ExportMismatch.
         """
         base = BaseModel.from_directory(base_dir)
         check_package(package_dir, base.digest, adapter)
         head = AttributionHead.load(package_dir / HEAD)
         if head.base != base.digest:
             raise BaseMismatch(f"the head was fitted on {head.base}, {base_dir} is {base.digest}")
+        if (package_dir / COMPOSITION).is_file():
+            return cls._composed(package_dir, base_dir, base.digest, head, works, scorer)
         record = _record(package_dir)
         trace = find_trace(works, record.weights) if works else None
         name = scorer or _preferred(reported_scorers(package_dir), trace is not None, export_dir is not None)
@@ -103,6 +109,30 @@ class AuditModel:
             raise DatanetMismatch(f"the {name} scorer needs an export of the Datanet version {record.datanet_version}")
         model = load_adapted(base_dir, package_dir)
         return cls(model, head, _from_datanet(model, base_dir, export_dir, record, head, name))
+
+    @classmethod
+    def _composed(
+        cls,
+        package_dir: Path,
+        base_dir: Path,
+        base: str,
+        head: AttributionHead,
+        works: Path | None,
+        scorer: str | None,
+    ) -> AuditModel:
+        """A composed adapter with the traces of its parts, which are installed beside it."""
+        composition = parse_composition((package_dir / COMPOSITION).read_bytes())
+        for part in composition.parts:
+            check_package(part_dir(package_dir, part), base, part)
+        name = scorer or FROM_TRACE[0]
+        if name not in FROM_TRACE:
+            raise TraceMissing(
+                f"a composed adapter is scored from the traces of its parts, which have no {name} scorer"
+            )
+        if works is None:
+            raise TraceMissing("a composed adapter is scored from the traces of its parts: none are known here")
+        model = load_adapted(base_dir, package_dir, train_a=trains_a(package_dir))
+        return cls(model, head, composed_scorer(model, package_dir, head.contributors, works, name))
 
     def rescore(self, prompts: Sequence[Sequence[int]], choices: Sequence[Sequence[int]]) -> Rescored:
         """Every emitted token of every choice, position-local; a choice's prompt is that of its block of choices.
@@ -154,7 +184,7 @@ def reported_scorers(package_dir: Path) -> dict[str, dict[str, int]]:
 
 def _record(package_dir: Path) -> TrainingRecord:
     if not (package_dir / RECORD).is_file():
-        raise TraceMissing("the package has no training record: audit the parts of a composed adapter one by one")
+        raise TraceMissing("the package has no training record: it was not trained here")
     return parse_record((package_dir / RECORD).read_bytes())
 
 

@@ -212,9 +212,16 @@ def draw_a(shapes: Sequence[torch.Size], seed: int) -> Iterator[Tensor]:
         yield torch.empty(shape).uniform_(-bound, bound, generator=draw)
 
 
-def load_adapted(base_dir: Path, package_dir: Path, dtype: torch.dtype = torch.float32) -> AdaptedModel:
-    """The base model in `dtype` with the LoRA of a package; what was trained of it is what its record says, else B."""
-    record = package_dir / RECORD
-    settings = json.loads(record.read_bytes()).get("hyperparameters", {}) if record.is_file() else {}
+def load_adapted(
+    base_dir: Path, package_dir: Path, dtype: torch.dtype = torch.float32, train_a: bool | None = None
+) -> AdaptedModel:
+    """The base model in `dtype` with the LoRA of a package; what was trained of it is what its record says, else B.
+
+    `train_a` says it of a composed adapter, which has no record.
+    """
+    if train_a is None:
+        record = package_dir / RECORD
+        settings = json.loads(record.read_bytes()).get("hyperparameters", {}) if record.is_file() else {}
+        train_a = TrainingConfig.of(settings).train_a
     peft_model = PeftModel.from_pretrained(load_base(base_dir, dtype), str(package_dir))
-    return AdaptedModel(peft_model, TrainingConfig.of(settings).train_a)
+    return AdaptedModel(peft_model, train_a)

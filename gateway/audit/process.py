@@ -44,19 +44,14 @@ class AuditProcess:
 
     def _why_not(self, adapter: str) -> str:
         """`code: detail` of what an audit of this adapter lacks on this machine; empty when nothing does."""
-        from adapters.package import HEAD, RECORD
-        from adapters.record import parse_record
-        from adapters.training.work import find_trace
+        from adapters.package import HEAD
+        from adapters.training.work import missing_trace
 
         package = self._data / "adapters" / adapter.removeprefix("sha256:")
         if not (package / HEAD).is_file():
             return "package_missing: no package with a head is installed"
-        if not (package / RECORD).is_file():
-            return "trace_missing: the package has no training record"
-        weights = parse_record((package / RECORD).read_bytes()).weights
-        if find_trace(self._works, weights) is None:
-            return f"trace_missing: no training trace of {weights} under {self._works}"
-        return ""
+        why = missing_trace(package, self._works)
+        return f"trace_missing: {why}" if why else ""
 
     def _run_batch(self, first: Sample) -> None:
         command = [sys.executable, "-m", "gateway.audit.batch", "--data", str(self._data), "--base", str(self._base)]

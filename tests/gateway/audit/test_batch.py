@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from adapters.base import BaseModel
+from adapters.compose import compose
 from adapters.digests import digest
 from adapters.package import manifest_bytes
 from adapters.training.audit import AuditModel
@@ -105,9 +106,22 @@ def reproducing(package: Path, base: Path, choices: list[list[int]]) -> Attribut
     return replace(model.head, tensors=Bilinear(fit_bilinear(seen.u @ P, h, seen.scores["trace"], 1e-6), P))
 
 
+def composition(machine: Machine) -> str:
+    """The digest of both adapters composed and installed."""
+    folder = machine.data / "adapters"
+    parts = [(folder / name.removeprefix("sha256:"), 500_000) for name in (machine.good, machine.bad)]
+    made = compose(parts, BaseModel.from_directory(machine.base), folder / "composed")
+    made.directory.rename(folder / made.digest.removeprefix("sha256:"))
+    return made.digest
+
+
 def test_a_faithful_head_stands_and_a_corrupted_one_raises_an_alarm(machine: Machine) -> None:
-    """Both are audited in a process of their own; no tokens stay; the drift of one is an entry waiting for the log."""
-    store = AuditStore(machine.data / "gateway")
+    """Both are audited in a process of their own; no tokens stay; the drift of one is an entry waiting for the log.
+
+    Their composition is scored from their traces: the served sums are right, and no report judges the correlation.
+    """
+    store, composed = AuditStore(machine.data / "gateway"), composition(machine)
+    store.offer(machine.samples(composed)[0], "alice")
     for adapter in (machine.good, machine.bad):
         for sample in machine.samples(adapter):
             store.offer(sample, "alice")
@@ -119,6 +133,9 @@ def test_a_faithful_head_stands_and_a_corrupted_one_raises_an_alarm(machine: Mac
     assert {result.tokens for result in (*good, *bad)} == {24}
     assert max(result.served_error_ppm or 0 for result in (*good, *bad)) < 1_000
     assert all(result.status in ("ok", "drift") for result in bad)
+    (result,) = (result for result in store.results() if result.adapter == composed)
+    assert (result.status, result.scorer, result.tokens) == ("unmeasured", "trace", 24)
+    assert (result.served_error_ppm or 0) < 1_000
     assert store.open_alarm(machine.good) is None
     alarm = store.open_alarm(machine.bad)
     assert alarm is not None

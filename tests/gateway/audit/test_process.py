@@ -3,9 +3,15 @@
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from adapters.base import BaseModel
+from adapters.compose import compose
+from adapters.layout import PackageLimits
+from adapters.package import inspect
+from adapters.record import parse_record
 from gateway.audit import process as process_module
 from gateway.audit.process import AuditProcess
 from gateway.audit.store import AuditStore, Sample
@@ -38,6 +44,30 @@ def test_an_adapter_that_was_trained_elsewhere_is_dismissed_by_name(tiny_base: P
     assert [found[name][0] for name in names] == ["package_missing", "trace_missing", "trace_missing"]
     assert str(data / "trained") in found[names[2]][1]
     assert (store.waiting(), store.reason) == (0, "")
+    store.close()
+
+
+def test_a_composed_adapter_needs_the_traces_of_its_parts(tiny_base: Path, tmp_path: Path) -> None:
+    """The part without a trace is named; with all of them nothing is refused."""
+    base, data = BaseModel.from_directory(tiny_base), tmp_path / "data"
+    writer, parts = PackageWriter(base), []
+    for seed in (1, 2):
+        package = writer.write(data / "adapters" / "building", seed)
+        writer.write_head(package, "facts", VERSION, {"ann": 1}, seed)
+        parts.append(package.rename(data / "adapters" / inspect(package, base, PackageLimits()).digest[7:]))
+    composed = compose([(part, 500_000) for part in parts], base, data / "adapters" / "composed")
+    composed.directory.rename(data / "adapters" / composed.digest[7:])
+    store = AuditStore(data / "gateway")
+    process = AuditProcess(data, tiny_base, data / "trained", store, threading.Event())
+    for part in sorted(parts):
+        assert process._why_not(composed.digest).startswith(
+            f"trace_missing: part sha256:{part.name}: no training trace"
+        )
+        weights = parse_record((part / "training_record.json").read_bytes()).weights
+        work = data / "trained" / f"{part.name}.work"
+        work.mkdir(parents=True)
+        save_file({"trace": np.zeros((1, 1), "f4")}, work / "trace.safetensors", {"run": weights})
+    assert process._why_not(composed.digest) == ""
     store.close()
 
 
