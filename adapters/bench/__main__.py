@@ -6,6 +6,7 @@ peers WORLD [--rows a,b] [--json]      score it; finished rows are reused
 judge WORLD [--subsets 32 --seeds 2]   train the subset bank, then LDS of every row; --out writes the JSON
 speed WORLD [--rounds 3]               what a retraining costs, by dtype, batch and processes
 attacks --base DIR [--out FILE]        axioms and attacks: what each earns, by defence
+base-predicted WORLD [--out FILE]      what text earns that the base model predicts, by weights of training tokens
 near-duplicates                        how close honest examples are, and which copies the Datanet's check finds
 all [--setting small|full]             world, peers and judge of both Datanets, then the attacks; under docs/results
 """
@@ -20,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from adapters.bench import text
-from adapters.bench.attacks import ATTACKS, attacks_table, run_attacks
+from adapters.bench.attacks import attacks_table, run_attacks
 from adapters.bench.bank_speed import bank_speed
+from adapters.bench.base_predicted import base_predicted, predicted_table
 from adapters.bench.figure import write_report
 from adapters.bench.judge import judge
 from adapters.bench.judge import text as text_table
@@ -29,6 +31,7 @@ from adapters.bench.machine import fast_dtype, machine_and_commit
 from adapters.bench.near_duplicate_rates import near_duplicate_rates, rates_table
 from adapters.bench.peer_rows import CACHE_DIR, peer_rows
 from adapters.bench.table import measured, table
+from adapters.bench.uploads import ATTACKS, HONEST
 from adapters.bench.world import write_world
 from adapters.demo import facts
 from adapters.demo.export import write_export
@@ -103,11 +106,23 @@ def run_all(name: str, base_dir: Path, work_dir: Path, out_dir: Path) -> Iterato
         yield report
 
 
+def _base_predicted(given: Any) -> str:
+    config = BankConfig(subsets=given.subsets, seeds=given.seeds, leave_one_out=False, dtype=given.dtype)
+    report = base_predicted(given.world, config, progress=TerminalBar())
+    _write(report, given.out)
+    return predicted_table(report)
+
+
 def _attacks(base_dir: Path, work_dir: Path, out: Path, **choices: Any) -> str:
     report = run_attacks(work_dir / "attacks", base_dir, CACHE_DIR.parent / "debian", progress=TerminalBar(), **choices)
+    _write(report, out)
+    return attacks_table(report)
+
+
+def _write(report: dict[str, Any], out: Path) -> None:
+    """JSON with the machine and the commit."""
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(report | machine_and_commit(), indent=1) + "\n")
-    return attacks_table(report)
 
 
 def _attack_commands(commands: Any) -> None:
@@ -121,10 +136,15 @@ def _attack_commands(commands: Any) -> None:
     attacks.add_argument("--out", type=Path, default=Path("docs/results/attribution-attacks.json"), help="JSON file")
     rates = commands.add_parser("near-duplicates", help="how close honest examples are, and which copies are found")
     rates.add_argument("--json", action="store_true")
+    predicted = commands.add_parser("base-predicted", help="what text earns that the base model predicts anyway")
+    predicted.add_argument("world", type=Path)
+    predicted.add_argument("--subsets", type=int, default=32)
+    predicted.add_argument("--seeds", type=int, default=2)
+    predicted.add_argument("--dtype", help="of the frozen base while retraining: float32 or bfloat16")
+    predicted.add_argument("--out", type=Path, default=Path("docs/results/attribution-base-predicted.json"))
 
 
-def main() -> None:
-    """Command line."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m adapters.bench", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     world = commands.add_parser("world", help="train on a benchmark Datanet and write its world")
@@ -158,7 +178,12 @@ def main() -> None:
     everything.add_argument("--base", type=Path, default=Path(".cache/base"))
     everything.add_argument("--work", type=Path, default=Path(".cache/attribution"))
     everything.add_argument("--out", type=Path, default=Path("docs/results"))
-    given: Any = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Command line."""
+    given: Any = _parser().parse_args()
     if given.command == "speed":
         print(json.dumps(bank_speed(given.world, given.rounds, TerminalBar()), indent=2))
         return
@@ -168,9 +193,12 @@ def main() -> None:
         print(_attacks(given.base, given.work, given.out / "attribution-attacks.json"))
         return
     if given.command == "attacks":
-        chosen = given.attacks.split(";") if given.attacks else ATTACKS
+        chosen = given.attacks.split(";") if given.attacks else (*ATTACKS, *HONEST)
         choices = {"names": chosen, "attacker": given.attacker, "with_axioms": given.axioms}
         print(_attacks(given.base, given.work, given.out, thread_count=given.threads, **choices))
+        return
+    if given.command == "base-predicted":
+        print(_base_predicted(given))
         return
     if given.command == "near-duplicates":
         found = near_duplicate_rates(CACHE_DIR.parent / "debian")

@@ -112,6 +112,27 @@ class World:
             kept.with_suffix(".tmp").rename(kept)
         return Owed(**json.loads(kept.read_text()))
 
+    def answers(self, prompts: Sequence[str], max_new_tokens: int) -> list[TokenExample]:
+        """What the adapter says to each prompt; kept in the world's directory."""
+        kept = self.directory / "answers.json"
+        if not kept.exists():
+            with threads(self._config.threads):
+                model, _, tokenizer = self.load()
+                found = answers(model, tokenizer, prompts, max_new_tokens)
+            kept.write_text(json.dumps([[example.ids, example.supervised] for example in found]))
+        return [TokenExample(0, tuple(ids), tuple(learnt)) for ids, learnt in json.loads(kept.read_text())]
+
+    def margin(self, texts: Sequence[TokenExample]) -> float:
+        """Summed margins of the texts' supervised tokens under the adapter, in nats; kept by the texts."""
+        known = digest(canonical_json([list(text.ids) for text in texts]))[7:23]
+        kept = self.directory / f"margin-{known}.json"
+        if not kept.exists():
+            with threads(self._config.threads):
+                model, _, _ = self.load()
+                found = observe(model, Readout(model.causal_lm), texts, []).margin
+            kept.write_text(json.dumps(float(found.double().sum())))
+        return float(json.loads(kept.read_text()))
+
     def _measure(self, prompts: Sequence[str], max_new_tokens: int) -> Owed:
         model, data, tokenizer = self.load()
         weights = file_digest(self.package / WEIGHTS)

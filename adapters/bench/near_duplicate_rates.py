@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.bench import text
-from adapters.bench.attack_texts import market, trivial_edits
+from adapters.bench.attack_texts import market, paraphrases, trivial_edits, wordnet_synonyms
 from adapters.demo import facts, real_text
 from adapters.demo.contribution import Contribution, chat
 from adapters.example import Example, parse_examples
@@ -36,7 +36,10 @@ def rates_table(report: dict[str, Any]) -> str:
     for name, row in report["datanets"].items():
         long, short = (f"{value / 1e6:.2f}" for value in (row["closest_long_ppm"], row["closest_short_ppm"]))
         lines.append(f"{name:<16}{row['examples']:>9}{row['set_aside']:>10}{long:>14}{short:>14}")
-    lines += [f"{name:<32}{row['found']:>4} of {row['copies']} copies found" for name, row in report["edits"].items()]
+    lines += [
+        f"{name:<32}{row['found']:>4} of {row['copies']} copies found, median J {row['median_ppm'] / 1e6:.2f}"
+        for name, row in report["edits"].items()
+    ]
     row = report["passages"]
     return "\n".join([*lines, f"{row['examples']:,} passages: {row['set_aside']} set aside, {row['seconds']:.1f} s"])
 
@@ -59,15 +62,22 @@ def _largest(prints: list[Fingerprint]) -> int:
 
 
 def _found(cache_dir: Path) -> dict[str, dict[str, int]]:
-    """Copies of the market's examples, edited, and how many of them are set aside."""
+    """Copies of the market's examples, edited: how many of them are set aside, and how close they are."""
     every = [turn for given in market(cache_dir).values() for turn in given]
     vocabulary = sorted({word for _, answer in every for word in answer.split()})
     originals = [_fingerprint(*turn) for turn in every]
     found = {}
-    for name, edit in trivial_edits(vocabulary).items():
+    synonyms = wordnet_synonyms(cache_dir)
+    edits = trivial_edits(vocabulary) | {"synonyms of WordNet": lambda turn: paraphrases([turn], synonyms)[0]}
+    for name, edit in edits.items():
         copies = [_fingerprint(*edit(turn)) for turn in every]
         aside = near_duplicates([*originals, *copies])
-        found[name] = {"copies": len(copies), "found": sum(number >= len(originals) for number in aside)}
+        alike = sorted(jaccard(a, b) for a, b in zip(originals, copies, strict=True))
+        found[name] = {
+            "copies": len(copies),
+            "found": sum(number >= len(originals) for number in aside),
+            "median_ppm": int(alike[len(alike) // 2] * 1_000_000),
+        }
     return found
 
 

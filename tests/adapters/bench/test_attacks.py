@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.bench import attack_models, attack_texts
+from adapters.bench.attack_market import FIDELITIES_PPM, pay
 from adapters.bench.attack_models import outlier_attack, shadow_attack
 from adapters.bench.attack_world import Given, Owed, World, scored_in_parts
-from adapters.bench.attacks import COPIER, FIDELITIES_PPM, Attack, pay
+from adapters.bench.uploads import COPIER, Attack
 from adapters.near_duplicates import ACCEPT, SET_ASIDE
+from adapters.training.observe import Readout, observe
 from adapters.training.tokens import TokenExample
 from metering.shares import PPM
 from tests.adapters.training.tiny import tiny_config, tiny_examples, tiny_model, trained_looking
@@ -61,6 +63,20 @@ def test_a_world_is_made_once(tmp_path: Path, base_dir: Path) -> None:
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     assert world(tmp_path, base_dir).owed(PROMPTS, 4) == owed
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == kept
+
+
+def test_what_retraining_says_is_asked_once(tmp_path: Path, base_dir: Path) -> None:
+    """Margins of one world's answers under another are of the same texts, another number, and kept."""
+    honest, alone = world(tmp_path, base_dir), world(tmp_path, base_dir, HONEST[:1])
+    texts = honest.answers(PROMPTS, 4)
+    assert texts == world(tmp_path, base_dir).answers(PROMPTS, 4)
+    assert all(sum(text.supervised) in range(1, 5) for text in texts)
+    own, other = honest.margin(texts), alone.margin(texts)
+    assert own != other
+    model, _, _ = alone.load()
+    seen = observe(model, Readout(model.causal_lm), texts, [])
+    assert other == pytest.approx(float(seen.margin.double().sum()), rel=1e-9)
+    assert world(tmp_path, base_dir, HONEST[:1]).margin(texts) == other
 
 
 scores = st.integers(-(10**9), 10**9)
