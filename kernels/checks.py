@@ -19,6 +19,7 @@ from torch import Tensor
 
 from kernels import reference
 from kernels.reference import AdamW
+from kernels.tap import Taps
 
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 1e-5}  # a bf16 table meets 16 of an operand's 24 bits
 _OUTSIDE = 2**30
@@ -130,15 +131,56 @@ def products_error(
     return _worst(y[~without_head], expected[~without_head], terms[~without_head]) / TOLERANCE[dtype]
 
 
+def head_scores_error(
+    operation: Callable[..., Tensor],
+    *,
+    n: int,
+    slots: int,
+    m: int,
+    taps: int,
+    k: int,
+    r: int,
+    D: int,
+    d: int | None,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+) -> float:
+    """Error of a `reference.head_scores`, without H if d is None; every fifth token has no head (its u and h are NaN).
+
+    Two roundings follow each other: three times the tolerance of one.
+    """
+    make = torch.Generator(device).manual_seed(n + slots + m + taps + k + r + D)
+    of_K = (slots, m, taps, k, r) if d is None else (slots, m, 1, k, d)
+    shapes = ((n, D), (n, taps, r), (slots, k, D), (slots, d or 1, taps * r), of_K)
+    u, h, P, H, K = (torch.randn(s, generator=make, device=device) for s in shapes)
+    slot = torch.randint(slots, (n,), generator=make, device=device)
+    slot[::5] = -1
+    u[::5] = h[::5] = torch.nan
+    narrowing = None if d is None else _inside(H.to(dtype))
+    args = _in_rows(u), _inside(h), _inside(P.to(dtype)), narrowing, _inside(K.to(dtype)), _inside(slot.to(torch.int32))
+    with poisoned_allocations():
+        scores = operation(*args)
+    wide: list[Any] = [None if t is None else t.double() for t in args[:5]]
+    absolute: list[Any] = [None if t is None else t.abs() for t in wide]
+    expected, terms = (reference.head_scores(t[0], t[1], t[2], t[3], t[4], slot) for t in (wide, absolute))
+    without_head = slot < 0
+    if not (scores[without_head] == 0).all():
+        return float("inf")
+    return _worst(scores[~without_head], expected[~without_head], terms[~without_head]) / (3 * TOLERANCE[dtype])
+
+
 def batch_dependence(operation: Callable[..., Tensor], device: str = "cpu") -> float:
-    """How much the scores of the first tokens change when the rest of the batch is left away."""
+    """How much the `head_scores` of the first tokens change when the rest of the batch is left away."""
     make = torch.Generator(device).manual_seed(0)
-    u, h, K = (torch.randn(s, generator=make, device=device) for s in ((50, 20), (50, 9, 6), (3, 5, 9, 20, 6)))
+    shapes = ((50, 300), (50, 9, 6), (3, 20, 300), (3, 4, 54), (3, 5, 1, 20, 4), (3, 5, 9, 20, 6))
+    u, h, P, H, narrow, wide = (torch.randn(s, generator=make, device=device) for s in shapes)
     slot = torch.randint(3, (50,), generator=make, device=device)
-    whole = operation(u, h, K, slot)
-    return max(
-        (operation(u[:kept], h[:kept], K, slot[:kept]) - whole[:kept]).abs().max().item() for kept in (1, 2, 5, 30)
-    )
+    changes = []
+    for head in ((P, H, narrow), (P, None, wide)):
+        whole = operation(u, h, *head, slot)
+        for kept in (1, 2, 5, 30):
+            changes.append((operation(u[:kept], h[:kept], *head, slot[:kept]) - whole[:kept]).abs().max().item())
+    return max(changes)
 
 
 def trace_error(
@@ -169,22 +211,34 @@ def trace_error(
     return worst / TOLERANCE[torch.float32]
 
 
-def copy_error(
-    operation: Callable[[Tensor, Tensor], None],
+def sampled_error(
     *,
-    slices: int,
+    slices: tuple[int, ...],
+    most: int,
     tokens: int,
     r: int,
-    dtype: torch.dtype = torch.float32,
+    rank: int,
+    gather: Callable[..., Tensor] | None = None,
     device: str = "cpu",
 ) -> float:
-    """0 if every element was copied and no other was written, else infinite."""
-    source = torch.randn(slices, tokens, r, device=device)
-    target = torch.full((slices + 2, tokens + 3, r + 2), torch.nan, dtype=dtype, device=device)
-    expected = target.clone()
-    expected[1:-1, :tokens, :r] = source.to(dtype)
-    operation(_in_rows(source), target[1:-1, :tokens, :r])
-    return 0.0 if torch.equal(target.nan_to_num(-1e30), expected.nan_to_num(-1e30)) else float("inf")
+    """0 if `Taps.sampled`, or `gather` in its place, finds every element that modules of so many slices left in a step,
+    else infinite."""
+    first = [sum(slices[:i]) for i, count in enumerate(slices) for _ in range(count)]
+    taps = Taps(first, most, r, device)
+    taps.kept.fill_(torch.nan)
+    taps.begin(tokens)
+    h = torch.randn(len(first), tokens, rank, device=device)
+    for row, count in zip(dict.fromkeys(first), slices, strict=True):
+        taps.rows(row, count, tokens)[..., :rank] = h[row : row + count]
+    wanted = torch.arange(len(first) - 1, -1, -1, device=device)[::2].contiguous()
+    positions = torch.randint(tokens, (9,), device=device)
+    with poisoned_allocations():
+        found = (
+            gather(taps.kept, taps.first, taps.tokens, wanted, positions, rank)
+            if gather
+            else taps.sampled(wanted, positions, rank)
+        )
+    return 0.0 if torch.equal(found, h[wanted][:, positions].transpose(0, 1)) else float("inf")
 
 
 @contextmanager

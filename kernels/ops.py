@@ -39,6 +39,17 @@ def attribution_scores(u: Tensor, h: Tensor, K: Tensor, slot: Tensor) -> Tensor:
     return cpu.attribution_scores(u, h, K, slot)
 
 
+def head_scores(u: Tensor, h: Tensor, P: Tensor, H: Tensor | None, K: Tensor, slot: Tensor) -> Tensor:
+    """Scores [n, m], fp32, of heads that narrow u and h first; see `reference.head_scores`."""
+    if u.is_cuda:
+        from kernels import scores as triton_scores
+
+        return triton_scores.head_scores(u, h, P, H, K, slot)
+    if H is not None:
+        h = cpu.head_products(h.flatten(1), H, slot)[:, None]
+    return cpu.attribution_scores(cpu.head_products(u, P, slot), h, K, slot)
+
+
 def trace_update(
     parameter: Tensor,
     trace: Tensor,

@@ -1,9 +1,11 @@
 """Triton kernels of `reference.readout`: softmax statistics, the words that count, and a weighted sum of their rows.
 
-Memory plan. The logits [n, V] are read twice: for the statistics, by BLOCK_N tokens x a share of the vocabulary per
-program, and for the words above RARE, of which a share of the vocabulary keeps at most 1 / RARE in scratch. Then each
-token reads the unembedding's rows of its own words, BLOCK_D columns per program. Three launches, nothing depends on
-values on the host, and every sum is taken in an order that the batch does not change.
+Memory plan. The vocabulary is cut into chunks that do not depend on the batch. The logits [n, V] are read twice, one
+program per token and chunk, all of a chunk in flight at once: for its statistics, and for its words above RARE. A chunk
+with share s of the mass has fewer than s / RARE of those, so the chunks' masses tell where each may write: the words of
+a token lie in 1 / RARE places and a few. Then each token reads the unembedding's rows of its own words, BLOCK_D
+columns per program. Three launches, nothing depends on values on the host, and every sum is taken in an order that the
+batch does not change.
 """
 
 import torch
@@ -11,15 +13,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.machine import processors
 from kernels.reference import RARE
 
-BLOCK_V = 128  # vocabulary entries per step of a program
-MAX_BLOCK_N = 32  # tokens per program of the statistics
-SELECTED_V = 1024  # vocabulary entries per step when words are selected
-SHARES = 8  # of the vocabulary, for the words selected of one token
-WORDS = 16  # rows of the unembedding read at once
-MAX_BLOCK_D = 512  # columns of the unembedding per program
+CHUNK = 4096  # vocabulary entries per program
+WORDS = 64  # rows of the unembedding read at once
+MAX_BLOCK_D = 128  # columns of the unembedding per program
 
 
 def readout(
@@ -32,131 +30,99 @@ def readout(
     assert g.is_contiguous()
     n, V = logits.shape
     D = normed.shape[1]
-    block_n = min(MAX_BLOCK_N, max(16, triton.next_power_of_2(n)))
-    tiles = max(1, triton.cdiv(n, block_n))
-    per_share, shares = _shared(V, triton.cdiv(2 * processors(logits.device), tiles), BLOCK_V)
-    per_selection, selections = _shared(V, SHARES, SELECTED_V)
-    capacity = min(per_selection, int(1 / RARE))
+    chunk = min(CHUNK, max(16, triton.next_power_of_2(V)))
+    chunks = triton.cdiv(V, chunk)
+    block_c = max(16, triton.next_power_of_2(chunks))
     block_d = min(MAX_BLOCK_D, max(16, triton.next_power_of_2(D)))
+    capacity = int(1 / RARE) + chunks + 1
 
     def scratch(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=logits.device)
 
-    statistics, slope = scratch(3, shares, n), scratch(n)
-    words, counts = scratch(n, selections, capacity, dtype=torch.int32), scratch(n, selections, dtype=torch.int32)
-    weights = scratch(n, selections, capacity)
+    statistics, slope = scratch(3, n, chunks), scratch(n)
+    words, weights = scratch(n, capacity, dtype=torch.int32), scratch(n, capacity)
+    found = scratch(2, n, chunks, dtype=torch.int32)
     u, margin = scratch(n, D), scratch(n)
-    _statistics[(shares, tiles)](
-        logits, emitted, statistics, logits.stride(0), n, V, shares, per_share,
-        BLOCK_N=block_n, BLOCK_V=BLOCK_V, num_warps=4, num_stages=3,
+    _statistics[(chunks, n)](
+        logits, emitted, statistics, logits.stride(0), n, V, chunks, CHUNK=chunk, num_warps=8
     )  # fmt: skip
-    _select[(selections, n)](
-        logits, emitted, statistics, slope, margin, words, weights, counts,
-        logits.stride(0), n, V, shares, selections, per_selection, capacity,
-        RARE=RARE, BLOCK_S=32, BLOCK_V=SELECTED_V, num_warps=4,
+    _select[(chunks, n)](
+        logits, emitted, statistics, slope, margin, words, weights, found,
+        logits.stride(0), n, V, chunks, capacity, RARE=RARE, CHUNK=chunk, BLOCK_C=block_c, num_warps=8,
     )  # fmt: skip
     _combine[(n, triton.cdiv(D, block_d))](
-        emitted, normed, unembedding, mean_row, g, slope, words, weights, counts, u,
-        normed.stride(0), unembedding.stride(0), n, D, selections, capacity,
-        WORDS=WORDS, BLOCK_D=block_d, num_warps=4,
+        emitted, normed, unembedding, mean_row, g, slope, words, weights, found, u,
+        normed.stride(0), unembedding.stride(0), n, D, chunks, capacity,
+        WORDS=WORDS, BLOCK_C=block_c, BLOCK_D=block_d, num_warps=4,
     )  # fmt: skip
     return u, margin
 
 
-def _shared(V: int, shares: int, block: int) -> tuple[int, int]:
-    """Vocabulary entries of a share, a multiple of `block`, and how many shares that makes: at most `shares`."""
-    per_share = triton.cdiv(triton.cdiv(V, shares), block) * block
-    return per_share, triton.cdiv(V, per_share)
-
-
 @triton.jit
-def _statistics(
-    logits, emitted, statistics, stride, n, V, shares, per_share, BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr
-):  # fmt: skip
-    """Program (p, t), tokens i of tile t, v in share p of the vocabulary, v != y_i:
+def _statistics(logits, emitted, statistics, stride, n, V, chunks, CHUNK: tl.constexpr):
+    """Program (p, i), v in chunk p of the vocabulary, v != y_i:
 
-    statistics[0, p, i] = top = max_v z_v
-    statistics[1, p, i] = sum_v exp(z_v - top)
-    statistics[2, p, i] = sum_v exp(z_v - top) z_v
+    statistics[0, i, p] = top = max_v z_v
+    statistics[1, i, p] = sum_v exp(z_v - top)
+    statistics[2, i, p] = sum_v exp(z_v - top) z_v
     """
     p = tl.program_id(0)
-    rows = tl.program_id(1).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
-    is_token = rows < n
-    y = tl.load(emitted + rows, is_token, other=0)
-    row = logits + rows * stride
-    top = tl.full([BLOCK_N], float("-inf"), tl.float32)
-    mass = tl.zeros([BLOCK_N], tl.float32)
-    moment = tl.zeros([BLOCK_N], tl.float32)
-    end = min(V, (p + 1) * per_share)
-    for v in range(p * per_share, end, BLOCK_V):
-        words = v + tl.arange(0, BLOCK_V)
-        is_word = words < end
-        z = tl.load(row[:, None] + words[None, :], is_token[:, None] & is_word[None, :], other=float("-inf"))
-        z = tl.where(words[None, :] == y[:, None], float("-inf"), z.to(tl.float32))
-        raised = tl.maximum(top, tl.max(z, 1))
-        origin = tl.where(raised == float("-inf"), 0.0, raised)  # nothing seen yet: any finite number will do
-        kept = tl.exp(top - origin)
-        weight = tl.exp(z - origin[:, None])
-        mass = mass * kept + tl.sum(weight, 1)
-        moment = moment * kept + tl.sum(weight * tl.where(weight > 0.0, z, 0.0), 1)
-        top = raised
-    here = statistics + p * n + rows
-    tl.store(here, top, is_token)
-    tl.store(here + shares * n, mass, is_token)
-    tl.store(here + 2 * shares * n, moment, is_token)
+    i = tl.program_id(1).to(tl.int64)
+    word = p * CHUNK + tl.arange(0, CHUNK)
+    is_other = (word < V) & (word != tl.load(emitted + i))
+    z = tl.load(logits + i * stride + word, is_other, other=float("-inf")).to(tl.float32)
+    top = tl.max(z, 0)
+    weight = tl.exp(z - tl.where(top == float("-inf"), 0.0, top))  # a chunk without mass: any finite number will do
+    here = statistics + i * chunks + p
+    tl.store(here, top)
+    tl.store(here + n * chunks, tl.sum(weight, 0))
+    tl.store(here + 2 * n * chunks, tl.sum(weight * tl.where(weight > 0.0, z, 0.0), 0))
 
 
 @triton.jit
 def _select(
-    logits, emitted, statistics, slope, margin, words, weights, counts,
-    stride, n, V, shares, selections, per_selection, capacity,
-    RARE: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_V: tl.constexpr,
+    logits, emitted, statistics, slope, margin, words, weights, found,
+    stride, n, V, chunks, capacity, RARE: tl.constexpr, CHUNK: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """Program (p, i): the words of selection p with w > 0, in the vocabulary's order, and how many; with every token's
-    margin and slope[i] = z_y - q.z besides."""
+    """Program (p, i): the words of chunk p with w > 0, in the vocabulary's order, from place found[0, i, p] on, and how
+    many, found[1, i, p]; with every token's margin and slope[i] = z_y - q.z besides."""
     p = tl.program_id(0)
     i = tl.program_id(1).to(tl.int64)
-    top = tl.full([], float("-inf"), tl.float32)
-    mass = tl.zeros([], tl.float32)
-    moment = tl.zeros([], tl.float32)
-    for first in range(0, shares, BLOCK_S):
-        share = first + tl.arange(0, BLOCK_S)
-        is_share = share < shares
-        here = statistics + share * n + i
-        tops = tl.load(here, is_share, other=float("-inf"))
-        raised = tl.maximum(top, tl.max(tops, 0))
-        origin = tl.where(raised == float("-inf"), 0.0, raised)
-        kept = tl.exp(top - origin)
-        weight = tl.exp(tops - origin)
-        mass = mass * kept + tl.sum(weight * tl.load(here + shares * n, is_share, other=0.0), 0)
-        moment = moment * kept + tl.sum(weight * tl.load(here + 2 * shares * n, is_share, other=0.0), 0)
-        top = raised
+    c = tl.arange(0, BLOCK_C)
+    here = statistics + i * chunks + c
+    tops = tl.load(here, c < chunks, other=float("-inf"))
+    top = tl.max(tops, 0)
+    origin = tl.where(top == float("-inf"), 0.0, top)
+    scale = tl.exp(tops - origin)
+    masses = scale * tl.load(here + n * chunks, c < chunks, other=0.0)
+    mass = tl.sum(masses, 0)
     y = tl.load(emitted + i)
     row = logits + i * stride
     if p == 0:
+        moment = tl.sum(scale * tl.load(here + 2 * n * chunks, c < chunks, other=0.0), 0)
         z_y = tl.load(row + y).to(tl.float32)
         tl.store(slope + i, z_y - moment / mass)
         tl.store(margin + i, z_y - top - tl.log(mass))
-    at = (i * selections + p) * capacity
-    count = tl.zeros([], tl.int32)
-    end = min(V, (p + 1) * per_selection)
-    for v in range(p * per_selection, end, BLOCK_V):
-        word = v + tl.arange(0, BLOCK_V)
-        z = tl.load(row + word, (word < end) & (word != y), other=float("-inf")).to(tl.float32)
-        q = tl.exp(z - top) / mass
-        is_kept = q > RARE
-        place = count + tl.cumsum(is_kept.to(tl.int32), 0) - 1
-        tl.store(words + at + place, word, is_kept & (place < capacity))
-        tl.store(weights + at + place, q * tl.minimum(q / RARE - 1.0, 1.0), is_kept & (place < capacity))
-        count += tl.sum(is_kept.to(tl.int32), 0)
-    tl.store(counts + i * selections + p, tl.minimum(count, capacity))
+    room = (masses / (mass * RARE)).to(tl.int32) + 1  # one more than can be, for rounding
+    at = tl.sum(tl.where(c < p, room, 0), 0)
+    word = p * CHUNK + tl.arange(0, CHUNK)
+    z = tl.load(row + word, (word < V) & (word != y), other=float("-inf")).to(tl.float32)
+    q = tl.exp(z - origin) / mass
+    is_kept = (q > RARE).to(tl.int32)
+    count = tl.sum(is_kept, 0)
+    if count > 0:
+        place = i * capacity + at + tl.cumsum(is_kept, 0) - 1
+        tl.store(words + place, word, is_kept > 0)
+        tl.store(weights + place, q * tl.minimum(q / RARE - 1.0, 1.0), is_kept > 0)
+    tl.store(found + i * chunks + p, at)
+    tl.store(found + (n + i) * chunks + p, count)
 
 
 @triton.jit
 def _combine(
-    emitted, normed, unembedding, mean_row, g, slope, words, weights, counts, u,
-    stride_normed, stride_row, n, D, selections, capacity,
-    WORDS: tl.constexpr, BLOCK_D: tl.constexpr,
+    emitted, normed, unembedding, mean_row, g, slope, words, weights, found, u,
+    stride_normed, stride_row, n, D, chunks, capacity,
+    WORDS: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Program (i, b), columns d of block b:
 
@@ -165,25 +131,30 @@ def _combine(
     i = tl.program_id(0).to(tl.int64)
     d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     is_dim = d < D
+    c = tl.arange(0, BLOCK_C)
+    at = tl.load(found + i * chunks + c, c < chunks, other=0)
+    count = tl.load(found + (n + i) * chunks + c, c < chunks, other=0)
+    end = tl.cumsum(count, 0)
+    first = end - count
+    total = tl.sum(count, 0)
     expected = tl.zeros([BLOCK_D], tl.float32)
-    total = tl.zeros([], tl.float32)
-    for p in range(selections):
-        count = tl.load(counts + i * selections + p)
-        at = (i * selections + p) * capacity
-        for first in range(0, count, WORDS):
-            place = first + tl.arange(0, WORDS)
-            is_word = place < count
-            word = tl.load(words + at + place, is_word, other=0).to(tl.int64)
-            w = tl.load(weights + at + place, is_word, other=0.0)
-            rows = unembedding + word[:, None] * stride_row + d[None, :]
-            tile = tl.load(rows, is_word[:, None] & is_dim[None, :], other=0.0).to(tl.float32)
-            expected += tl.sum(w[:, None] * tile, 0)
-            total += tl.sum(w, 0)
+    mass = tl.zeros([], tl.float32)
+    for f in range(0, total, WORDS):
+        which = f + tl.arange(0, WORDS)
+        is_word = which < total
+        in_chunk = (first[None, :] <= which[:, None]) & (which[:, None] < end[None, :])
+        place = i * capacity + which + tl.sum(tl.where(in_chunk, (at - first)[None, :], 0), 1)
+        word = tl.load(words + place, is_word, other=0).to(tl.int64)
+        w = tl.load(weights + place, is_word, other=0.0)
+        rows = unembedding + word[:, None] * stride_row + d[None, :]
+        tile = tl.load(rows, is_word[:, None] & is_dim[None, :], other=0.0).to(tl.float32)
+        expected += tl.sum(w[:, None] * tile, 0)
+        mass += tl.sum(w, 0)
     y = tl.load(emitted + i)
     scale = tl.load(g + d, is_dim, other=1.0).to(tl.float32)
     mean = tl.load(mean_row + d, is_dim, other=0.0).to(tl.float32)
     of_emitted = tl.load(unembedding + y * stride_row + d, is_dim, other=0.0).to(tl.float32)
     x = tl.load(normed + i * stride_normed + d, is_dim, other=0.0).to(tl.float32)
     of_norm = tl.load(slope + i) / D
-    direction = scale * (of_emitted - expected - (1.0 - total) * mean) - of_norm * x / scale
+    direction = scale * (of_emitted - expected - (1.0 - mass) * mean) - of_norm * x / scale
     tl.store(u + i * D + d, direction, is_dim)

@@ -97,6 +97,18 @@ def attribution_scores(u: Tensor, h: Tensor, K: Tensor, slot: Tensor) -> Tensor:
     return scores
 
 
+def head_scores(u: Tensor, h: Tensor, P: Tensor, H: Tensor | None, K: Tensor, slot: Tensor) -> Tensor:
+    """Scores [n, m] of u [n, D] and h [n, taps, r] against heads that first narrow them: P u and H h, or h itself.
+
+    score[i, c] = sum (P[s] u[i]) K[s, c] (H[s] h[i])        s = slot[i], and 0 where slot[i] = -1
+
+    P [slots, k, D]; H [slots, d, taps r] with K [slots, m, 1, k, d], or no H with K [slots, m, taps, k, r].
+    """
+    if H is not None:
+        h = head_products(h.flatten(1), H, slot)[:, None]
+    return attribution_scores(head_products(u, P, slot), h, K, slot)
+
+
 def trace_update(
     parameter: Tensor,
     trace: Tensor,

@@ -1,65 +1,46 @@
-"""The tap: keeps the LoRA shrink output of the tapped modules where the scores will look for it.
+"""The tap: memory at a fixed address in which every LoRA module leaves its shrink output, to be read by the scores.
 
-    kept[first + j, i, b] = y[j, i, b]        j < slices, i < tokens, b < r
+A module of s slices (three for a packed q/k/v projection) owns s rows of `kept`, which follow each other. Its shrink
+writes there directly, nothing is copied: in a step of T tokens, slice j of the module whose first row is f lies at
 
-`kept` [taps, tokens, r] is allocated once, so its address is the same in every step and inside a CUDA graph. Inside a
-compiled graph the copy is one opaque operator, `openledger::keep(Tensor(a!) y, int handle, int first)`. It finds `kept`
-by handle when it runs, and it claims to write y, which it only reads: an operator that claims nothing and returns
-nothing is dropped by Inductor.
+    kept[f].flatten()[j T r : (j + 1) T r]
 
-Where the shrink can write into `Taps.rows` itself there is nothing to copy and `keep` is not needed; called anyway, it
-sees that y already is the kept memory.
+as one contiguous block [slices, T, r], the form that the LoRA kernels ask for. T is kept on the device, written by
+`begin` in the step itself, so that all of it can be inside a CUDA graph that is replayed without Python.
 """
 
-import itertools
-from weakref import WeakValueDictionary
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-_library = torch.library.Library("openledger", "DEF")
-_library.define("keep(Tensor(a!) y, int handle, int first) -> ()")
-_handles = itertools.count()
-_owners: "WeakValueDictionary[int, Taps]" = WeakValueDictionary()
-
 
 class Taps:
-    """The kept activations of one engine: `kept` [taps, tokens, r], zero until written.
+    """The kept activations of one engine: `kept` [taps, most tokens, r] fp32, zero until written.
 
-    A handle dies with its owner; `keep` on a dead handle raises KeyError.
+    `first` names the first row of each tap's module.
     """
 
-    def __init__(self, taps: int, tokens: int, r: int, dtype: torch.dtype, device: torch.device | str) -> None:
-        self.kept = torch.zeros(taps, tokens, r, dtype=dtype, device=device)
-        self.handle = next(_handles)
-        _owners[self.handle] = self
+    def __init__(self, first: Sequence[int], most: int, r: int, device: torch.device | str) -> None:
+        self.kept = torch.zeros(len(first), most, r, dtype=torch.float32, device=device)
+        self.first = torch.tensor(first, dtype=torch.int64, device=device)
+        self.tokens = torch.full((1,), most, dtype=torch.int64, device=device)
+
+    def begin(self, tokens: int) -> None:
+        """Says how many tokens the modules write in this step; without it, each slice has its own row of `kept`."""
+        self.tokens.fill_(tokens)
 
     def rows(self, first: int, slices: int, tokens: int) -> Tensor:
-        """The kept memory [slices, tokens, r] of taps first .. first + slices, for a shrink that writes in place."""
-        return self.kept[first : first + slices, :tokens]
+        """Where the module whose first row is `first` leaves its output: [slices, tokens, r], contiguous."""
+        r = self.kept.shape[2]
+        return self.kept[first : first + slices].flatten()[: slices * tokens * r].view(slices, tokens, r)
 
-    def keep(self, y: Tensor, first: int) -> None:
-        """Copy y [slices, tokens, r] to taps first .. first + slices. Safe under torch.compile and in a CUDA graph."""
-        torch.ops.openledger.keep(y, self.handle, first)
+    def sampled(self, taps: Tensor, positions: Tensor, rank: int) -> Tensor:
+        """h [n, taps, rank] of the given taps (int64) at the token positions [n] (int64), contiguous."""
+        if self.kept.is_cuda:
+            from kernels.sampled import sampled
 
-    def sampled(self, positions: Tensor) -> Tensor:
-        """h [n, taps, r] of the sampled positions [n], as `attribution_scores` takes it."""
-        return self.kept.index_select(1, positions).transpose(0, 1)
-
-
-def _keep(y: Tensor, handle: int, first: int) -> None:
-    slices, tokens, _ = y.shape
-    rows = _owners[handle].rows(first, slices, tokens)
-    if y.data_ptr() == rows.data_ptr():
-        return
-    if y.is_cuda:
-        from kernels.copy_rows import copy_rows
-
-        copy_rows(y, rows)
-    else:
-        rows.copy_(y)
-
-
-_library.impl("keep", _keep, "CPU")
-_library.impl("keep", _keep, "CUDA")
-torch.library.register_fake("openledger::keep", lambda y, handle, first: None, lib=_library)
+            return sampled(self.kept, self.first, self.tokens, taps, positions, rank)
+        first = self.first[taps]
+        of_tap = first * self.kept.shape[1] + (taps - first) * self.tokens
+        return self.kept.flatten(0, 1)[of_tap[None, :] + positions[:, None], :rank]

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kernels import aot, copy_rows, readout, scores, trace
+from kernels import aot, readout, sampled, scores, trace
 from kernels.reference import AdamW
 
 
 @dataclass(frozen=True)
 class Decode:
     """One decode step that emits n tokens over `active` adapters, each with a head of k readout and d tap directions
-    for m contributors on `taps` modules; `table` is the dtype of the unembedding and of the heads."""
+    for m contributors on `taps` modules; `table` is the dtype of the model's logits and unembedding, heads are fp32."""
 
     name: str
     n: int
@@ -28,11 +28,11 @@ class Decode:
     table: torch.dtype
 
     def readout(self, device: str) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """logits (fp32, as vLLM's), emitted, normed, unembedding, mean_row, g. As in text, the word of rank i has about
-        1 / i of the mass of the first."""
-        ranks = torch.arange(1, self.V + 1, device=device, dtype=torch.float32)
+        """logits, emitted, normed, unembedding, mean_row, g. Each token has its own likely words: the word of rank i
+        has about i^-1.3 of the mass of the first, so that 182 are above RARE; the 135M model has 40 to 210 in text."""
+        ranks = 1.0 + torch.rand(self.n, self.V, device=device).argsort(1)
         return (
-            torch.randn(self.n, self.V, device=device) / 2 - ranks.log(),
+            (torch.randn(self.n, self.V, device=device) / 2 - 1.3 * ranks.log()).to(self.table),
             torch.randint(self.V, (self.n,), device=device),
             torch.randn(self.n, self.D, device=device, dtype=self.table),
             torch.randn(self.V, self.D, device=device, dtype=self.table),
@@ -46,12 +46,12 @@ class Decode:
 
     def narrow_u(self, device: str) -> tuple[Tensor, Tensor, Tensor]:
         """u, P of the active slots, slot."""
-        P = torch.randn(self.active, self.k, self.D, device=device, dtype=self.table)
+        P = torch.randn(self.active, self.k, self.D, device=device)
         return torch.randn(self.n, self.D, device=device), P, self.slots(device)
 
     def narrow_h(self, device: str) -> tuple[Tensor, Tensor, Tensor]:
         """h of all taps, H of the active slots, slot."""
-        H = torch.randn(self.active, self.d, self.taps * self.r, device=device, dtype=self.table)
+        H = torch.randn(self.active, self.d, self.taps * self.r, device=device)
         return torch.randn(self.n, self.taps * self.r, device=device), H, self.slots(device)
 
     def scores(self, device: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -59,21 +59,37 @@ class Decode:
         return (
             torch.randn(self.n, self.k, device=device),
             torch.randn(self.n, 1, self.d, device=device),
-            torch.randn(self.active, self.m, 1, self.k, self.d, device=device, dtype=self.table),
+            torch.randn(self.active, self.m, 1, self.k, self.d, device=device),
+            self.slots(device),
+        )
+
+    def heads(self, device: str) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """u, h, P, H and K of the active slots, slot: all of a step after its readout."""
+        (u, P, slot), (h, H, _), (_, _, K, _) = self.narrow_u(device), self.narrow_h(device), self.scores(device)
+        return u, h.unflatten(1, (self.taps, self.r)), P, H, K, slot
+
+    def wide_scores(self, device: str, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """u, h, K of the active slots, slot, of heads whose taps keep all their directions."""
+        return (
+            torch.randn(self.n, self.k, device=device),
+            torch.randn(self.n, self.taps, self.r, device=device),
+            torch.randn(self.active, self.m, self.taps, self.k, self.r, device=device, dtype=dtype),
             self.slots(device),
         )
 
     def readout_bytes(self) -> int:
         """Bytes that must move: logits once, normed, the emitted words' rows, u out. Other words' rows come on top."""
-        return 4 * self.n * (self.V + self.D) + self.table.itemsize * 2 * self.n * self.D
+        return self.n * (self.table.itemsize * (self.V + 2 * self.D) + 4 * self.D)
 
-    def product_bytes(self, a: int, b: int) -> int:
-        """Bytes that must move: each active head's b x a matrix once, x in, y out."""
-        return self.table.itemsize * self.active * a * b + 4 * self.n * (a + b)
+    def scores_bytes(self, directions: int, dtype: torch.dtype) -> int:
+        """Bytes that must move: each active head's K of so many tap directions once, u and h in, scores out."""
+        head = dtype.itemsize * self.m * self.k * directions
+        return self.active * head + 4 * self.n * (self.k + directions + self.m)
 
-    def scores_bytes(self) -> int:
-        """Bytes that must move: each active head's K once, u and h in, scores out."""
-        return self.table.itemsize * self.active * self.m * self.k * self.d + 4 * self.n * (self.k + self.d + self.m)
+    def heads_bytes(self) -> int:
+        """Bytes that must move: each active head once, u and h in, scores out."""
+        head = self.k * self.D + self.d * self.taps * self.r + self.m * self.k * self.d
+        return 4 * (self.active * head + self.n * (self.D + self.taps * self.r + self.m))
 
 
 @dataclass(frozen=True)
@@ -123,8 +139,10 @@ def compiled() -> Iterator[aot.Compiled]:
     """Every kernel, compiled ahead of time for a decode step of 64 adapters x 256 tokens and of 8 x 8."""
     for case in (llama8b(8, 8), llama8b(64, 256), smollm2(32)):
         yield from aot.compile_case(case.name, readout.readout, *case.readout("meta"))
-        yield from aot.compile_case(case.name, scores.head_products, *case.narrow_u("meta"))
-        yield from aot.compile_case(case.name, scores.attribution_scores, *case.scores("meta"))
+        yield from aot.compile_case(case.name, scores.head_scores, *case.heads("meta"))
+        yield from aot.compile_case(
+            f"{case.name}, wide", scores.attribution_scores, *case.wide_scores("meta", case.table)
+        )
     yield from aot.compile_case(LORA_8B.name, trace.trace_update, *LORA_8B.states("meta"))
-    shrink, kept = (torch.empty(s, 8192, 16, device="meta") for s in (2, 2))
-    yield from aot.compile_case("tap of 2 x 8192 tokens", copy_rows.copy_rows, shrink, kept)
+    kept, rows = torch.empty(224, 8192, 16, device="meta"), torch.empty(224, dtype=torch.int64, device="meta")
+    yield from aot.compile_case("224 taps, 64 tokens", sampled.sampled, kept, rows, rows[:1], rows, rows[:64], 16)

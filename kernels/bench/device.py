@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels import checks, copy_rows, ops
+from kernels import checks, ops
 from kernels.bench import cases
-from kernels.tap import Taps
 
 READOUTS = ((1, 3, 1), (3, 1001, 117), (37, 517, 600), (1, 20011, 64), (256, 262144, 4096))
 PRODUCTS = ((1, 1, 1, 1), (70, 9, 65, 33), (256, 64, 4096, 64))
@@ -20,6 +19,7 @@ SCORES = (
     (33, 300, 2, 2, 5, 3),
     (600, 64, 64, 32, 64, 16),
 )
+HEADS = ((1, 1, 1, 1, 1, 1, 1, 1), (70, 9, 65, 7, 33, 6, 517, 5), (256, 64, 64, 224, 64, 16, 4096, 8))
 STEPS = ((1, 1, 1), (5, 13, 519), (40, 2, 256), (64, 16, 65536))
 
 
@@ -40,22 +40,26 @@ def device_checks() -> Iterator[tuple[str, Callable[[], float]]]:
                 f"attribution_scores {sizes}, {kind}",
                 partial(checks.scores_error, ops.attribution_scores, **sizes, **on),
             )
+        for n, slots, m, taps, k, r, D, d in HEADS:
+            sizes = {"n": n, "slots": slots, "m": m, "taps": taps, "k": k, "r": r, "D": D, "d": d}
+            yield f"head_scores {sizes}, {kind}", partial(checks.head_scores_error, ops.head_scores, **sizes, **on)
         for contributors, examples, size in STEPS:
             sizes = {"contributors": contributors, "examples": examples, "size": size}
             yield f"trace_update {sizes}, {kind}", partial(checks.trace_error, ops.trace_update, **sizes, **on)
-        yield f"copy_rows, {kind}", partial(checks.copy_error, copy_rows.copy_rows, slices=3, tokens=37, r=6, **on)
-    yield "a score does not depend on its batch", partial(checks.batch_dependence, ops.attribution_scores, "cuda")
+    yield "a score does not depend on its batch", partial(checks.batch_dependence, ops.head_scores, "cuda")
     yield "attribution in a CUDA graph", attribution_in_graph
-    yield "tap in a compiled CUDA graph", tap_in_graph
+    for slices in ((1,), (3, 1, 2, 1)):
+        sizes = {"slices": slices, "most": 50, "tokens": 37, "r": 16, "rank": 6}
+        yield f"taps {sizes}", partial(checks.sampled_error, **sizes, device="cuda")
 
 
 def attribution_in_graph() -> float:
     """0 if a captured step, replayed on other logits, activations and slots, gives what the same step gives eagerly."""
     case = cases.llama8b(8, 32)
-    readout, (_, P, _), (_, h, K, slot) = case.readout("cuda"), case.narrow_u("cuda"), case.scores("cuda")
+    readout, (_, h, P, H, K, slot) = case.readout("cuda"), case.heads("cuda")
 
     def step() -> Tensor:
-        return ops.attribution_scores(ops.head_products(ops.readout(*readout)[0], P, slot), h, K, slot)
+        return ops.head_scores(ops.readout(*readout)[0], h, P, H, K, slot)
 
     step()
     graph = torch.cuda.CUDAGraph()
@@ -66,22 +70,3 @@ def attribution_in_graph() -> float:
     slot.copy_(torch.randint(-1, 8, slot.shape))
     graph.replay()
     return 0.0 if torch.equal(scores, step()) else float("inf")
-
-
-def tap_in_graph() -> float:
-    """0 if a layer compiled for CUDA graphs keeps its shrink output at the same address, replay after replay."""
-    taps = Taps(3, 16, 6, torch.float32, "cuda")
-    A, address = torch.randn(6, 32, device="cuda"), taps.kept.data_ptr()
-
-    @torch.compile(fullgraph=True, mode="reduce-overhead")
-    def layer(x: Tensor) -> Tensor:
-        y = (x @ A.T)[None]
-        taps.keep(y, 1)
-        return x + (y[0] @ A).relu()
-
-    for _ in range(5):
-        x = torch.randn(7, 32, device="cuda")
-        layer(x)
-        if not torch.allclose(taps.kept[1, :7], x @ A.T, atol=1e-3) or taps.kept.data_ptr() != address:
-            return float("inf")
-    return 0.0

@@ -34,6 +34,12 @@ def attribution_scores(u: Tensor, h: Tensor, K: Tensor, slot: Tensor) -> Tensor:
     return torch.bmm(K.flatten(2)[slot], features[:, :, None])[:, :, 0].float()
 
 
+def head_scores(u: Tensor, h: Tensor, P: Tensor, H: Tensor, K: Tensor, slot: Tensor) -> Tensor:
+    """`reference.head_scores` where every token has a head with H."""
+    h = head_products(h.flatten(1), H, slot)[:, None]
+    return attribution_scores(head_products(u, P, slot), h, K, slot)
+
+
 def trace_update(
     parameter: Tensor,
     trace: Tensor,

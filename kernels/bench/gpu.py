@@ -35,7 +35,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Share:
-    """What attribution adds to a decode step: taps, readout and scores in one CUDA graph, beside the step's own."""
+    """What attribution adds to a decode step: all of it in one CUDA graph, beside the step's own."""
 
     case: str
     context: int
@@ -45,18 +45,17 @@ class Share:
 
 
 def speeds(bandwidth: float) -> Iterator[Speed]:
-    """Readout and scores at each decode size, then the trace update."""
+    """Readout and scores at each decode size, of narrow heads and of wide ones, then the trace update."""
     for case in cases.ON_GPU:
         readout = partial(_speed, "readout", case.name, case.readout_bytes(), bandwidth)
         yield readout(ops.readout, eager.readout, case.readout("cuda"))
-        for name, inputs, size in (
-            ("P", case.narrow_u, (case.D, case.k)),
-            ("H", case.narrow_h, (case.taps * case.r, case.d)),
-        ):
-            product = partial(_speed, f"head_products, {name}", case.name, case.product_bytes(*size), bandwidth)
-            yield product(ops.head_products, eager.head_products, inputs("cuda"))
-        scores = partial(_speed, "attribution_scores", case.name, case.scores_bytes(), bandwidth)
-        yield scores(ops.attribution_scores, eager.attribution_scores, case.scores("cuda"))
+        heads = partial(_speed, "head_scores", case.name, case.heads_bytes(), bandwidth)
+        yield heads(ops.head_scores, eager.head_scores, case.heads("cuda"))
+        for dtype in (torch.bfloat16, torch.float32):
+            name = f"attribution_scores, wide, {str(dtype).removeprefix('torch.')}"
+            moved = case.scores_bytes(case.taps * case.r, dtype)
+            wide = partial(_speed, name, case.name, moved, bandwidth)
+            yield wide(ops.attribution_scores, eager.attribution_scores, case.wide_scores("cuda", dtype))
     step = cases.LORA_8B
     update = partial(_speed, "trace_update", step.name, step.bytes(), bandwidth)
     yield update(ops.trace_update, eager.trace_update, step.states("cuda"))
@@ -66,24 +65,24 @@ def shares() -> Iterator[Share]:
     """8 and 64 sequences, each of its own adapter."""
     for case in (cases.llama8b(8, 8), cases.llama8b(64, 64)):
         decode = statistics.median(on_gpu(DecodeStep(Model(), case.n, CONTEXT), repeats=20))
-        attribution = statistics.median(on_gpu(_attribution(case)))
+        attribution = statistics.median(on_gpu(attribution_step(case)))
         yield Share(case.name, CONTEXT, decode, attribution, attribution / decode)
 
 
-def _attribution(case: cases.Decode) -> Callable[[], Tensor]:
-    """All that a step runs for attribution: a copy per tap, the readout direction, the heads' products."""
-    taps = Taps(case.taps, case.n, case.r, torch.float32, "cuda")
-    shrunk = torch.randn(1, case.n, case.r, device="cuda")
-    positions = torch.arange(case.n, device="cuda")
+def attribution_step(case: cases.Decode) -> Callable[[], Tensor]:
+    """All that a step runs for attribution: the taps of the sampled tokens, the readout direction, the scores of the
+    heads, rounded to micro-nats. The modules' shrinks write into the tap memory themselves."""
+    taps = Taps(range(case.taps), case.n, case.r, "cuda")
+    taps.kept.normal_()
+    every, positions = torch.arange(case.taps, device="cuda"), torch.arange(case.n, device="cuda")
     of_readout = case.readout("cuda")
-    (_, P, slot), (_, H, _), (_, _, K, _) = case.narrow_u("cuda"), case.narrow_h("cuda"), case.scores("cuda")
+    _, _, P, H, K, slot = case.heads("cuda")
 
     def run() -> Tensor:
-        for l in range(case.taps):
-            taps.keep(shrunk, l)
-        u = ops.head_products(ops.readout(*of_readout)[0], P, slot)
-        h = ops.head_products(taps.sampled(positions).flatten(1), H, slot)
-        return ops.attribution_scores(u, h[:, None], K, slot)
+        taps.begin(case.n)
+        h = taps.sampled(every, positions, case.r)
+        scores = ops.head_scores(ops.readout(*of_readout)[0], h, P, H, K, slot)
+        return torch.round(scores.double() * 1e6).to(torch.int64)
 
     return run
 

@@ -49,10 +49,10 @@ def commit() -> str:
     return head.stdout.strip() + ("+" if changed.returncode else "")
 
 
-def write(folder: Path, results: dict[str, Any]) -> Path:
-    """`results` with date, machine and commit, as kernels-<kind>.json."""
+def write(folder: Path, results: dict[str, Any], suffix: str = "") -> Path:
+    """`results` with date, machine and commit, as kernels-<kind><suffix>.json."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"kernels-{kind()}.json"
+    path = folder / f"kernels-{kind()}{suffix}.json"
     stamp = {"date": datetime.now(UTC).strftime("%Y-%m-%d"), "machine": machine(), "commit": commit()}
     path.write_text(json.dumps(stamp | results, indent=1) + "\n")
     return path

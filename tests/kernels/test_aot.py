@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kernels import aot, copy_rows, readout, scores, trace
+from kernels import aot, readout, scores, trace
 from kernels.bench import cases
 
 SPILL_BYTES = 16  # none with the ptxas of triton 3.9, 8 and 12 bytes in two kernels with that of 3.6
@@ -16,8 +16,8 @@ def compiled() -> list[aot.Compiled]:
 
 
 def test_every_kernel_compiles_for_both_architectures(compiled):
-    """statistics, select, combine, plan, contract, gather, step and copy compile for sm_80 and sm_90."""
-    kernels = {"statistics", "select", "combine", "plan", "contract", "gather", "step", "copy"}
+    """Every kernel compiles for sm_80 and sm_90."""
+    kernels = {"statistics", "select", "combine", "plan", "products", "contract", "gather", "step", "sampled"}
     assert {(c.kernel, c.arch) for c in compiled} == {(name, arch) for name in kernels for arch in aot.ARCHITECTURES}
 
 
@@ -42,4 +42,5 @@ def test_odd_sizes_compile():
     heads = empty(2, 3, 2, 5, 3, dtype=torch.float16)
     list(aot.compile_case("odd", scores.attribution_scores, empty(3, 5), empty(3, 2, 3), heads, slot))
     list(aot.compile_case("one", trace.trace_update, *cases.Step("", 1, 1, 1).states("meta")))
-    list(aot.compile_case("to bf16", copy_rows.copy_rows, empty(1, 3, 5), empty(1, 3, 5, dtype=torch.bfloat16)))
+    heads = empty(2, 5, 7), empty(2, 3, 6, dtype=torch.bfloat16), empty(2, 4, 1, 5, 3)
+    list(aot.compile_case("two dtypes", scores.head_scores, empty(3, 7), empty(3, 2, 3), *heads, slot))

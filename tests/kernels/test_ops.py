@@ -36,6 +36,17 @@ def test_attribution_scores(n, slots, m, taps, k, r, dtype):
 
 
 @FEW
+@given(
+    n=SIZES, slots=SIZES, m=SIZES, taps=st.integers(1, 5), k=SIZES, r=st.integers(1, 9), D=SIZES,
+    d=st.one_of(st.none(), SIZES), dtype=DTYPES,
+)  # fmt: skip
+def test_head_scores(n, slots, m, taps, k, r, D, d, dtype):
+    """Scores through narrowed u and h are within rounding, with and without H."""
+    sizes = {"n": n, "slots": slots, "m": m, "taps": taps, "k": k, "r": r, "D": D, "d": d}
+    assert checks.head_scores_error(ops.head_scores, **sizes, dtype=dtype) <= 1
+
+
+@FEW
 @given(contributors=SIZES, examples=SIZES, size=SIZES, dtype=DTYPES)
 def test_trace_update(contributors, examples, size, dtype):
     """The in-place decomposed step is within rounding of the reference; padded examples are never read."""

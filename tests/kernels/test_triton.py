@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kernels import checks, copy_rows, readout, scores, trace
+from kernels import checks, readout, sampled, scores, trace
 
 FP32, BF16 = torch.float32, torch.bfloat16
 
@@ -62,12 +62,29 @@ def test_trace_update(interpreted, contributors, examples, size, dtype):
     assert interpreted(checks.trace_error, trace.trace_update, **sizes) <= 1
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_copy_rows(interpreted, dtype):
-    """Every element is copied and converted, and no other byte of the target is written."""
-    assert interpreted(checks.copy_error, copy_rows.copy_rows, slices=3, tokens=37, r=6, dtype=dtype) == 0
+@pytest.mark.parametrize(
+    ("n", "slots", "m", "taps", "k", "r", "D", "d", "dtype"),
+    [
+        (1, 1, 1, 1, 1, 1, 1, 1, FP32),
+        (40, 9, 65, 7, 33, 6, 517, 5, FP32),
+        (33, 3, 5, 9, 70, 3, 130, 9, BF16),
+        (7, 2, 4, 3, 5, 6, 40, None, FP32),
+    ],
+)
+def test_head_scores(interpreted, n, slots, m, taps, k, r, D, d, dtype):
+    """Scores through narrowed u and h are within rounding: one share of the columns or many, k over one block, heads
+    that narrow u only; tokens without head score 0 and their rows are never read."""
+    sizes = {"n": n, "slots": slots, "m": m, "taps": taps, "k": k, "r": r, "D": D, "d": d, "dtype": dtype}
+    assert interpreted(checks.head_scores_error, scores.head_scores, **sizes) <= 1
+
+
+@pytest.mark.parametrize("slices", [(1,), (3, 1, 2, 1)])
+def test_sampled(interpreted, slices):
+    """Every tap of every sampled token is found, of modules of one slice and of several, below the widest rank."""
+    sizes = {"slices": slices, "most": 50, "tokens": 37, "r": 16, "rank": 6}
+    assert interpreted(checks.sampled_error, **sizes, gather=sampled.sampled) == 0
 
 
 def test_a_tokens_score_does_not_depend_on_its_batch(interpreted):
     """The score of a token alone, or among others, is the same to the last bit: scores can be replayed."""
-    assert interpreted(checks.batch_dependence, scores.attribution_scores) == 0
+    assert interpreted(checks.batch_dependence, scores.head_scores) == 0
