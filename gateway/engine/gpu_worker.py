@@ -1,4 +1,4 @@
-"""vLLM's GPU worker, with attribution. Not run on a GPU yet (see gpu_check.py)."""
+"""vLLM's GPU worker, with attribution; `python -m gateway.engine.gpu_check` checks it on a GPU."""
 
 from typing import Any
 

@@ -16,7 +16,7 @@ import torch
 from safetensors import safe_open
 
 from adapters.head import FORMAT, head_shapes
-from kernels.ops import attribution_scores, head_products
+from kernels.ops import head_scores
 
 HEAD_FILE = "attribution_head.safetensors"
 MIN_BANK_WIDTH = 8
@@ -133,10 +133,7 @@ class Bank:
     def scores(self, u: torch.Tensor, h: torch.Tensor, slot: torch.Tensor) -> torch.Tensor:
         """Scores [n, m] in nats; u [n, D], h [n, taps, r], `slot` [n] the head of each token."""
         stacks = self._stacks
-        u = head_products(u, stacks["P"], slot)
-        if "H" in stacks:
-            h = head_products(h.flatten(1), stacks["H"], slot)[:, None]
-        return attribution_scores(u, h, stacks["K"], slot)
+        return head_scores(u, h, stacks["P"], stacks.get("H"), stacks["K"], slot)
 
     def row_bytes(self) -> int:
         return sum(_bytes(stack[0]) for stack in self._stacks.values())

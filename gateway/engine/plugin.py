@@ -15,7 +15,7 @@ from gateway.engine.parent import die_with_parent
 ENABLED = "OPENLEDGER_ENGINE"
 LOADER = "OPENLEDGER_LOADER"  # the loader's socket
 ATTRIBUTION = "OPENLEDGER_ATTRIBUTION"
-COMPILED_OPERATIONS = "openledger::keep/1"  # changes with what our operators put into the compiled graph
+COMPILED_OPERATIONS = "openledger::tapped_lora/1"  # changes with what our operators put into the compiled graph
 
 _registered = False
 

@@ -28,7 +28,7 @@ class AttributingRunner:
         state = self.execute_model_state  # type: ignore[attr-defined]
         if self.scorer is not None and state is not None:
             try:
-                self._capture(state)
+                self._capture(state, grammar_output)
             except Exception:
                 logger.exception("a step could not be captured; its tokens are unscored")
                 self.scorer.drop()
@@ -44,12 +44,14 @@ class AttributingRunner:
             (wrapped or output).failed_adapters = set(failed)
         return output
 
-    def _capture(self, state: Any) -> None:
+    def _capture(self, state: Any, grammar_output: Any) -> None:
         assert self.scorer is not None
         requests = sampled_requests(self, state.spec_decode_metadata)
         if requests:
             positions = sampled_positions(self, state.spec_decode_metadata)
-            self.scorer.capture(requests, state.logits, state.sample_hidden_states, positions)
+            # The sampler works on fp32 logits: where they have another dtype, on its own copy.
+            stays = grammar_output is None and state.logits.dtype != torch.float32
+            self.scorer.capture(requests, state.logits, state.sample_hidden_states, positions, stays)
 
     def _sample(self, logits: Any, spec_decode_metadata: Any) -> Any:
         output = super()._sample(logits, spec_decode_metadata)  # type: ignore[misc]

@@ -94,13 +94,18 @@ class StepScorer:
         self._result: StepScores | PendingScores | None = None
 
     def capture(
-        self, requests: list[SampledRequest], logits: torch.Tensor, normed: torch.Tensor, positions: torch.Tensor
+        self,
+        requests: list[SampledRequest],
+        logits: torch.Tensor,
+        normed: torch.Tensor,
+        positions: torch.Tensor,
+        stays: bool = False,
     ) -> None:
-        """Copies raw logits, final-norm outputs and h of the rows whose adapter has a head.
+        """Keeps raw logits, final-norm outputs and h of the rows whose adapter has a head.
 
         logits [rows, vocab] and normed [rows, D] are the step's sampled rows, positions [rows] their token positions in
-        the batch (on the host or on the device). The logits must be copied: penalties, temperature and grammar masks
-        change them in place.
+        the batch (on the host or on the device). The logits are copied, because penalties, temperature and grammar
+        masks change them in place, unless they are known to stay as they are and all rows are wanted.
         """
         self.drop()
         found = [(request, seated) for request in requests if (seated := self.heads.get(request.adapter_id))]
@@ -119,7 +124,9 @@ class StepScorer:
             _Share(first, end, bank, slot[first:end], self.taps.gather(bank.taps, at_token[first:end], bank.rank))
             for bank, first, end in _by_bank(found)
         ]
-        self._captured = _Captured(rows, shares, torch.stack(sampled_at), logits[taken].float(), normed[taken].float())
+        if not (stays and [row for row, *_ in at] == list(range(len(logits)))):
+            logits, normed = logits[taken], normed[taken]
+        self._captured = _Captured(rows, shares, torch.stack(sampled_at), logits, normed)
 
     def score(self, sampled: torch.Tensor) -> None:
         """Scores the captured rows; sampled [requests, 1 + draft tokens] are the emitted ids, -1 where rejected."""

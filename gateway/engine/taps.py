@@ -28,7 +28,11 @@ class TapBuffer:
         self.max_rank = max_rank
         self._modules = dict(modules)
         self.wanted: set[int] | None = None  # rows that are read; None: all
-        self.static = Taps(len(names), max_tokens, max_rank, torch.float32, device)
+        first = list(range(len(names)))
+        for rows in modules.values():
+            for row in rows:
+                first[row] = rows[0]
+        self.static = Taps(first, max_tokens, max_rank, device)
         self.h = self.static.kept
 
     def first_row(self, address: int) -> int | None:
@@ -48,8 +52,8 @@ class TapBuffer:
             target[rows] = h.float()
 
     def gather(self, taps: torch.Tensor, tokens: torch.Tensor, rank: int) -> torch.Tensor:
-        """h at the given token positions: [tokens, taps, rank], last stride 1."""
-        return self.h[taps[:, None], tokens[None, :], :rank].transpose(0, 1)
+        """h at the given token positions: [tokens, taps, rank]."""
+        return self.static.sampled(taps, tokens, rank)
 
 
 def tap_modules(

@@ -1,6 +1,7 @@
 """Per-token scores from scratch, in transformers and peft: the yardstick for what the engine serves.
 
-Imports nothing of kernels/ or gateway/engine/. Everything in fp64 but for the model's own forward pass.
+Imports nothing of kernels/ or gateway/engine/. Everything in fp64 but for the model's own forward pass, which has the
+dtype it is given.
 """
 
 import json
@@ -15,17 +16,19 @@ from transformers import AutoModelForCausalLM
 class Recomputer:
     """Scores of given tokens under given adapters of one base model."""
 
-    def __init__(self, base: Path):
+    def __init__(self, base: Path, dtype: torch.dtype = torch.float32):
         self.base = base
-        self.model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+        self.model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype).eval()
         self.peft: PeftModel | None = None
 
     def _activate(self, package: Path) -> PeftModel:
         name = package.name
         if self.peft is None:
-            self.peft = PeftModel.from_pretrained(self.model, str(package), adapter_name=name)
+            self.peft = PeftModel.from_pretrained(
+                self.model, str(package), adapter_name=name, autocast_adapter_dtype=False
+            )
         elif name not in self.peft.peft_config:
-            self.peft.load_adapter(str(package), adapter_name=name)
+            self.peft.load_adapter(str(package), adapter_name=name, autocast_adapter_dtype=False)
         self.peft.set_adapter(name)
         return self.peft.eval()
 

@@ -142,6 +142,7 @@ def test_served_scores_equal_the_recomputed(
     tokens = 0
     for name, answer in scored(answers).items():
         sums = torch.zeros(len(answer.meter["contributors"]), dtype=torch.float64)
+        assert answer.package is not None
         for prompt, token_ids, served in answer.rows():
             assert agree(served, recomputer.scores(answer.package, prompt, token_ids)), name
             sums += served.sum(0)

@@ -55,5 +55,7 @@ def test_drafted_tokens_have_the_scores_of_a_plain_decode(tmp_path: Path) -> Non
     for answer in answers:
         assert answer.status == 200, answer.body
         assert answer.meter["unscored_tokens"] == 0
-        for prompt, tokens, served in answer.rows() if answer.package else ():
+        if answer.package is None:
+            continue
+        for prompt, tokens, served in answer.rows():
             assert agree(served, recomputer.scores(answer.package, prompt, tokens))
