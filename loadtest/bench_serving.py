@@ -1,6 +1,6 @@
 """Measures serving beside bare vLLM: tokens/s, TTFT and ITL over the number of adapters, attribution on and off.
 
-python -m loadtest.bench_serving [--setting quick|full] [--slots N] [--force]
+python -m loadtest.bench_serving [--setting quick|gpu|full] [--shape 8b] [--slots N] [--force]
 """
 
 import argparse
@@ -26,6 +26,7 @@ from loadtest.bench.first_token import added_latency, cold_first_token
 from loadtest.bench.plot import write_plots
 from loadtest.bench.rounds import Rounds, Samples
 from loadtest.bench.settings import BARE, COMPILED, ENGINE_OPTIONS, GATEWAY, SETTINGS, SIZES, Arm, Setting
+from loadtest.bench.shapes import SHAPES, make_base
 from loadtest.bench.table import print_tables, write_markdown
 from loadtest.bench.targets import comparisons, targets
 from loadtest.errors import LoadtestError, Unreachable, Usage
@@ -36,6 +37,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 PERFORMANCE = ROOT / "docs" / "PERFORMANCE.md"
 HOST_CACHE_SPARE = 16
+HOST_MIB = "8192"  # all adapters of all arms stay in host memory, as bare vLLM keeps them
 IDLE_SECONDS = 2.0
 CREDIT = "1000"
 REGISTRARS = 4  # registrations at once: canaries of several adapters share the engine's steps
@@ -53,6 +55,7 @@ class Plan:
     slots: int
     work: Path
     out: Path
+    shape: str | None
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -121,7 +124,7 @@ def run(plan: Plan) -> dict[str, Any]:
     load, began = {"start": machine.load_average()}, time.monotonic()
     prepare_base(plan)
     with ExitStack() as up:
-        options = ("--slots", str(plan.slots), *plan.options)
+        options = ("--slots", str(plan.slots), "--host-mib", HOST_MIB, *plan.options)
         stack = up.enter_context(servers.gateway(plan.base, plan.work / "gateway", options))
         console.print(f"gateway ready after {stack.start_seconds:.0f} s")
         bench = Bench(plan, stack, Base.read(plan.base))
@@ -168,7 +171,11 @@ async def measure(bench: Bench) -> tuple[list[Samples], list[str]]:
 
 
 def prepare_base(plan: Plan) -> None:
-    """Makes the demo's base model unless a model is there."""
+    """Makes the demo's base model, or one with random weights, unless a model is there."""
+    if plan.shape:
+        if not plan.base.exists():
+            make_base(plan.base, plan.shape)
+        return
     if (plan.base / "base.json").exists():
         return
     if plan.base != default_base():
@@ -187,6 +194,7 @@ def parse(argv: list[str] | None) -> tuple[Plan, bool, bool]:
     add("--setting", choices=SETTINGS, default="quick")
     add("--kind", choices=ENGINE_OPTIONS, default="gpu" if shutil.which("nvidia-smi") else "cpu")
     add("--base", type=Path, default=default_base(), help="base model directory (the demo's)")
+    add("--shape", choices=SHAPES, help="a base model of this shape with random weights, instead of --base")
     add("--slots", type=int, default=8, help="adapters that share one step, on both sides (8)")
     add("--rounds", type=int)
     add("--streams", type=int)
@@ -203,10 +211,11 @@ def parse(argv: list[str] | None) -> tuple[Plan, bool, bool]:
         given.kind,
         given.setting,
         replace(setting, **changes),
-        given.base.resolve(),
+        work.resolve() / f"shape-{given.shape}" if given.shape else given.base.resolve(),
         given.slots,
         work.resolve(),
         given.out,
+        given.shape,
     )
     return plan, given.force, given.work is not None
 

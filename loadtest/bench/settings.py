@@ -12,7 +12,11 @@ ENGINE_OPTIONS = {
         *("--dtype", "float32", "--max-model-len", "2048", "--max-num-seqs", "64"),
         *("--max-num-batched-tokens", "2048", "--max-lora-rank", "16", "--enforce-eager"),
     ),
-    "gpu": ("--max-model-len", "8192", "--max-num-seqs", "256", "--max-lora-rank", "16"),
+    # Two engines share the GPU's memory; graphs are captured for the batches that the arms make.
+    "gpu": (
+        *("--max-model-len", "8192", "--max-num-seqs", "256", "--max-lora-rank", "16"),
+        *("--gpu-memory-utilization", "0.4", "--cudagraph-capture-sizes", "1", "2", "4", "8", "16", "32", "64"),
+    ),
 }
 EAGER = "--enforce-eager"
 KV_CACHE_GIB = "1"  # on CPU, where vLLM asks the environment
@@ -85,9 +89,11 @@ FULL = (
     *pair(256, "identical"),
     *(Arm(BARE, count, "zipf") for count in (4, 16, 64)),
 )
+GPU = (*BASE, *ONE, *pair(64, "zipf"), Arm(BARE, 64, "zipf"))
 
 SETTINGS = {
     "smoke": Setting((*BASE, *ONE, *pair(4, "zipf")), 2, streams=4, max_tokens=4, probes=4, cold_repeats=1),
     "quick": Setting(QUICK, rounds=10),
+    "gpu": Setting(GPU, rounds=10, prompt_words=48, max_tokens=64, probes=60, cold_repeats=6),
     "full": Setting(FULL, 12, waves=2, prompt_words=48, max_tokens=32, probes=200, cold_repeats=12, compiled_rounds=12),
 }
