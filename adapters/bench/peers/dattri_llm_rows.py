@@ -15,7 +15,7 @@ from adapters.bench.peers.result import Result, Stopwatch
 
 
 class Sequences(Dataset[dict[str, Tensor]]):
-    """Rows as dictionaries. The index keeps equal texts of two owners apart: the library names examples by content."""
+    """Rows as dictionaries; the model is given all of it, since the library names a sequence by what the model got."""
 
     def __init__(self, rows: Rows) -> None:
         self.rows = rows
@@ -72,10 +72,10 @@ def _run(world: World, work: Path, attributor: str, checkpoints: list[Any], **op
         return model
 
     def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        return -model(batch["hidden"], batch["at"], batch["target"], batch["weight"]).sum()
+        return -model(**batch).sum()
 
     def unlikely(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        return -model(batch["hidden"], batch["at"], batch["target"], batch["weight"], margin=True).sum()
+        return -model(**batch, margin=True).sum()
 
     arguments = AttributionArguments(
         output_dir=str(work), per_device_train_batch_size=16, per_device_eval_batch_size=16, use_cpu=True

@@ -176,8 +176,19 @@ class Upper(nn.Module):
             hidden = layer(hidden, attention_mask=mask, position_embeddings=rotary)
         return hidden
 
-    def forward(self, hidden: Tensor, at: Tensor, target: Tensor, weight: Tensor, margin: bool = False) -> Tensor:
-        """[b] summed log p of the targets, or their summed margin log p - log(1 - p), in nats."""
+    def forward(
+        self,
+        hidden: Tensor,
+        at: Tensor,
+        target: Tensor,
+        weight: Tensor,
+        margin: bool = False,
+        index: Tensor | None = None,
+    ) -> Tensor:
+        """[b] summed log p of the targets, or their summed margin log p - log(1 - p), in nats.
+
+        `index` changes nothing: it is for libraries that name a sequence by what the model was given.
+        """
         residual = self.residual(hidden)
         chosen = residual.gather(1, at[:, :, None].expand(-1, -1, residual.shape[-1]))
         logits = self.head(self.norm(chosen)).to(weight.dtype)

@@ -1,5 +1,6 @@
 """The peers' scores against gradients taken one sequence and one token at a time."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,16 @@ def test_curvature_methods_point_where_gradients_point(world: World, world_dir: 
     scores, _ = library(name, world_dir)
     pair = torch.stack([scores.flatten(), expected(world, "grad-dot").flatten()])
     assert float(torch.corrcoef(pair)[0, 1]) > least
+
+
+@pytest.mark.parametrize("name", ["grad-dot", "bm25"])
+def test_equal_queries_are_scored_each(world_dir: Path, tmp_path: Path, name: str) -> None:
+    """An adapter that learnt its facts answers with the held-out text itself: two queries, the same scores."""
+    again = tmp_path / "colours"
+    shutil.copytree(world_dir, again, ignore=shutil.ignore_patterns("peers"))
+    lines = (again / "queries.jsonl").read_text().splitlines()
+    (again / "queries.jsonl").write_text("\n".join([*lines, lines[0]]) + "\n")
+    scores = peer_rows(again, [name], threads=1)[name][0] if name == "bm25" else library(name, again)[0]
+    assert scores is not None
+    assert len(scores) == len(lines) + 1
+    torch.testing.assert_close(scores[-1], scores[0], rtol=1e-5, atol=1e-6)
