@@ -7,6 +7,7 @@ judge WORLD [--subsets 32 --seeds 2]   train the subset bank, then LDS of every 
 speed WORLD [--rounds 3]               what a retraining costs, by dtype, batch and processes
 attacks --base DIR [--out FILE]        axioms and attacks: what each earns, by defence
 base-predicted WORLD [--out FILE]      what text earns that the base model predicts, by weights of training tokens
+many-contributors [WORLD] [--out FILE] what 1,000 contributors cost the engine, and what factors cost in LDS
 near-duplicates                        how close honest examples are, and which copies the Datanet's check finds
 all [--setting small|full]             world, peers and judge of both Datanets, then the attacks; under docs/results
 """
@@ -28,6 +29,7 @@ from adapters.bench.figure import write_report
 from adapters.bench.judge import judge
 from adapters.bench.judge import text as text_table
 from adapters.bench.machine import fast_dtype, machine_and_commit
+from adapters.bench.many_contributors import factoring, many_contributors_table, step_cost
 from adapters.bench.near_duplicate_rates import near_duplicate_rates, rates_table
 from adapters.bench.peer_rows import CACHE_DIR, peer_rows
 from adapters.bench.table import measured, table
@@ -106,11 +108,24 @@ def run_all(name: str, base_dir: Path, work_dir: Path, out_dir: Path) -> Iterato
         yield report
 
 
+def _bank_of(given: Any) -> BankConfig:
+    return BankConfig(subsets=given.subsets, seeds=given.seeds, leave_one_out=False, dtype=given.dtype)
+
+
 def _base_predicted(given: Any) -> str:
-    config = BankConfig(subsets=given.subsets, seeds=given.seeds, leave_one_out=False, dtype=given.dtype)
-    report = base_predicted(given.world, config, progress=TerminalBar())
+    report = base_predicted(given.world, _bank_of(given), thread_count=given.threads, progress=TerminalBar())
     _write(report, given.out)
     return predicted_table(report)
+
+
+def _many_contributors(given: Any) -> str:
+    costs = [step_cost(tokens, given.rounds, given.threads) for tokens in (1, 8)]
+    found = None
+    if given.world is not None:
+        found = factoring(given.world, _bank_of(given), thread_count=given.threads, progress=TerminalBar())
+    report = {"type": "attribution-many-contributors", "step_cost": costs, "factoring": found}
+    _write(report, given.out)
+    return many_contributors_table(report)
 
 
 def _attacks(base_dir: Path, work_dir: Path, out: Path, **choices: Any) -> str:
@@ -136,12 +151,23 @@ def _attack_commands(commands: Any) -> None:
     attacks.add_argument("--out", type=Path, default=Path("docs/results/attribution-attacks.json"), help="JSON file")
     rates = commands.add_parser("near-duplicates", help="how close honest examples are, and which copies are found")
     rates.add_argument("--json", action="store_true")
-    predicted = commands.add_parser("base-predicted", help="what text earns that the base model predicts anyway")
-    predicted.add_argument("world", type=Path)
-    predicted.add_argument("--subsets", type=int, default=32)
-    predicted.add_argument("--seeds", type=int, default=2)
-    predicted.add_argument("--dtype", help="of the frozen base while retraining: float32 or bfloat16")
-    predicted.add_argument("--out", type=Path, default=Path("docs/results/attribution-base-predicted.json"))
+    _banked(commands, "base-predicted", "what text earns that the base model predicts anyway").add_argument(
+        "world", type=Path
+    )
+    many = _banked(commands, "many-contributors", "what 1,000 contributors cost the engine, and factors in LDS")
+    many.add_argument("world", type=Path, nargs="?", help="with a bank beside it; without one, cost alone")
+    many.add_argument("--rounds", type=int, default=200)
+
+
+def _banked(commands: Any, name: str, what: str) -> Any:
+    """The parser of a command that asks the bank of a world."""
+    command = commands.add_parser(name, help=what)
+    command.add_argument("--subsets", type=int, default=32)
+    command.add_argument("--seeds", type=int, default=2)
+    command.add_argument("--dtype", help="of the frozen base while retraining: float32 or bfloat16")
+    command.add_argument("--threads", type=int, default=2)
+    command.add_argument("--out", type=Path, default=Path(f"docs/results/attribution-{name}.json"))
+    return command
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -199,6 +225,9 @@ def main() -> None:
         return
     if given.command == "base-predicted":
         print(_base_predicted(given))
+        return
+    if given.command == "many-contributors":
+        print(_many_contributors(given))
         return
     if given.command == "near-duplicates":
         found = near_duplicate_rates(CACHE_DIR.parent / "debian")

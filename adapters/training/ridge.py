@@ -79,18 +79,16 @@ def fit_narrow(
 
     u [N, D], h [N, M, r]. The directions are the leading singular vectors of cov(u)^(1/2) K cov(h / s)^(1/2), unfolded
     along either side (a truncated higher-order SVD, De Lathauwer et al. 2000; s as in `fit_bilinear`): what random
-    tokens would lose in their scores is least. The second fit has k d features and REFIT times the ridge. More than
-    `factors` contributors are factored first: K is linear in the targets, so a fit to their leading right singular
-    vectors Q gives the K that Q turns into everyone's.
+    tokens would lose in their scores is least. The second fit has k d features and REFIT times the ridge. Of more than
+    `factors` contributors the wide fit is to as many mixtures of them, and the second one to all, then `_factored`.
     """
-    Q = None
-    if targets.shape[1] > factors:
-        Q = _leading_columns(targets.double(), factors)
-        given, targets = targets, targets.double() @ Q
-        Q = Q * (given != 0).any(0)[:, None]
+    wanted, many = targets, targets.shape[1] > factors
+    if many:
+        scaled_targets = targets.double() / _size(targets.double())
+        wanted = scaled_targets @ _leading_columns(scaled_targets, factors)
     scale = module_scale(h.double())
     scaled = (h.double() / scale[:, None]).flatten(1)
-    wide = fit_bilinear(u, h, targets, ridge).double() * scale[:, None, None]
+    wide = fit_bilinear(u, h, wanted, ridge).double() * scale[:, None, None]
     root_u, back_u = _roots(u.double())
     root_h, back_h = _roots(scaled)
     carried = root_u @ wide.permute(0, 2, 1, 3).flatten(2) @ root_h
@@ -98,7 +96,30 @@ def fit_narrow(
     H = torch.linalg.qr(back_h @ _leading(carried.permute(2, 0, 1), d))[0]
     K = fit_bilinear(u.double() @ P, (scaled @ H)[:, None], targets, REFIT * ridge)
     H = H.unflatten(0, h.shape[1:]) / scale[:, None, None]
-    return Bilinear(K, P.float(), H.float(), None if Q is None else Q.float())
+    head = Bilinear(K, P.float(), H.float())
+    return _factored(head, head.scores(u, h), factors) if many else head
+
+
+def _factored(head: Bilinear, fitted: Tensor, factors: int) -> Bilinear:
+    """The head with m = `factors` scores a token, from its own scores [N, C] on the text it was fitted to.
+
+    Reduced-rank regression (Izenman 1975): of all K of m columns, what is fitted changes least, contributor by
+    contributor relative to its size; with n_c that size and V the leading right singular vectors of fitted / n,
+
+        Q = n V      K[a] = sum_c V[c,a] K_c / n_c
+
+    Without n a few contributors with large scores take all columns (LDS of 240 in 64: docs/ATTRIBUTION.md section 8).
+    """
+    size = _size(fitted)
+    V = _leading_columns(fitted / size, factors) * (fitted != 0).any(0)[:, None]
+    K = torch.einsum("ca,cmkr->amkr", V / size[:, None], head.K.double())
+    return Bilinear(K.float(), head.P, head.H, (V * size[:, None]).float())
+
+
+def _size(columns: Tensor) -> Tensor:
+    """Root mean square [C] of each column; 1 where a column is zero."""
+    size = columns.square().mean(0).sqrt()
+    return torch.where(size > 0, size, torch.ones_like(size))
 
 
 def _roots(x: Tensor) -> tuple[Tensor, Tensor]:
