@@ -93,7 +93,8 @@ SETTINGS = {
 
 
 def run_all(name: str, base_dir: Path, work_dir: Path, out_dir: Path) -> Iterator[dict[str, Any]]:
-    """Reports of both Datanets, each written to `out_dir` as attribution-<datanet>.json, .png and .svg."""
+    """Reports of both Datanets, each written to `out_dir` as attribution-<datanet>-<setting>.json, .png and .svg, so that
+    a small run replaces no larger one."""
     setting = SETTINGS[name]
     config = BankConfig(
         subsets=setting.subsets, seeds=setting.seeds, leave_one_out=setting.leave_one_out, dtype=fast_dtype()
@@ -104,7 +105,7 @@ def run_all(name: str, base_dir: Path, work_dir: Path, out_dir: Path) -> Iterato
             build_world(datanet, base_dir, work_dir, setting.segments)
         peer_rows(world, limit_s=setting.limit_s, progress=TerminalBar())
         report = judge(world, config, progress=TerminalBar()) | machine_and_commit() | {"setting": name}
-        write_report(report, out_dir / f"attribution-{datanet}")
+        write_report(report, out_dir / f"attribution-{datanet}-{name}")
         yield report
 
 
