@@ -38,9 +38,8 @@ class LogTree:
         first = self.size
         rows = [(first + i, kind, digest) for i, (kind, digest) in enumerate(entries)]
         self._connection.insert("log_leaves", "leaf_index, kind, digest", rows)
-        for kind, digest in entries:
-            self._push(0, self.size, merkle.leaf_hash(leaf_bytes(kind, digest)))
-            self.size += 1
+        self._extend(0, first, [merkle.leaf_hash(leaf_bytes(kind, digest)) for kind, digest in entries])
+        self.size += len(entries)
         self._connection.executemany(
             "INSERT INTO log_tiles (level, tile_index, hashes) VALUES (?, ?, ?)"
             " ON CONFLICT (level, tile_index) DO UPDATE SET hashes = excluded.hashes",
@@ -69,12 +68,19 @@ class LogTree:
             self._tiles[key] = bytes(rows[0][0]) if rows else b""
         return self._tiles[key]
 
-    def _push(self, level: int, index: int, value: bytes) -> None:
-        key = (level, index // TILE_WIDTH)
-        self._tiles[key] = self.tile(*key) + value
-        self._dirty.add(key)
-        if index % TILE_WIDTH == TILE_WIDTH - 1:
-            self._push(level + 1, key[1], _fold_tile(self._tiles[key]))
+    def _extend(self, level: int, start: int, hashes: list[bytes]) -> None:
+        """Add hashes of a level from index `start` on; a tile that they fill is a hash of the level above."""
+        first_tile, full = start // TILE_WIDTH, []
+        while hashes:
+            key, room = (level, start // TILE_WIDTH), TILE_WIDTH - start % TILE_WIDTH
+            part, hashes = hashes[:room], hashes[room:]
+            self._tiles[key] = self.tile(*key) + b"".join(part)
+            self._dirty.add(key)
+            start += len(part)
+            if len(part) == room:
+                full.append(_fold_tile(self._tiles[key]))
+        if full:
+            self._extend(level + 1, first_tile, full)
 
 
 def sign_checkpoint(

@@ -17,15 +17,13 @@ def share_weights(scores: Mapping[str, int], declared: Mapping[str, int], fideli
     """
     if not scores.keys() <= declared.keys():
         raise ValueError(f"scores of undeclared contributors: {sorted(scores.keys() - declared.keys())}")
-    declared_sum = sum(declared.values())
-    positive_sum = sum(score for score in scores.values() if score > 0)
-    if fidelity_ppm == 0 or positive_sum == 0:
+    positive = {name: score for name, score in scores.items() if score > 0}
+    if fidelity_ppm == 0 or not positive:
         return dict(declared)
-    by_score, by_weight = fidelity_ppm * declared_sum, (PPM - fidelity_ppm) * positive_sum
-    return {
-        name: by_score * max(scores.get(name, 0), 0) + by_weight * weight  # one multiplication each: 6 us for 8 names
-        for name, weight in declared.items()
-    }
+    by_score = fidelity_ppm * sum(declared.values())
+    by_weight = (PPM - fidelity_ppm) * sum(positive.values())
+    score_of = positive.get
+    return {name: by_score * score_of(name, 0) + by_weight * weight for name, weight in declared.items()}
 
 
 def largest_remainder(total: int, weights: Mapping[str, int]) -> dict[str, int]:

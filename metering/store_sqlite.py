@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ BUSY_MILLISECONDS = 30_000
 PAGE_BYTES = 8192  # of new files: three receipts fit a page; of 4096 each took a page, and commits twice the time
 CHECKPOINT_PAGES = 4_000  # 32 MB of log before pages are copied back: each is then copied less often
 CACHE_KIB = 32 * 1024
-IN_ONE_STATEMENT = 500
+IN_ONE_STATEMENT = 256  # a transfer took 0.9 us in such a statement, 1.4 us in its own
 UNAVAILABLE = (apsw.BusyError, apsw.FullError, apsw.IOError, apsw.CantOpenError, apsw.ReadOnlyError)
 SQLITE_TYPES = {
     "{key}": "INTEGER PRIMARY KEY",
@@ -131,12 +132,15 @@ class SqliteConnection:
         return rows
 
     def insert(self, table: str, columns: str, rows: Sequence[Sequence[Any]]) -> None:
-        marks = ", ".join("?" * (columns.count(",") + 1))
-        self.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", rows)
+        self._many(f"INSERT INTO {table} ({columns}) VALUES {{rows}}", columns.count(",") + 1, rows)
 
     def update(self, table: str, columns: str, key: str, rows: Sequence[Sequence[Any]]) -> None:
-        changes = ", ".join(f"{name} = ?" for name in columns.split(", "))
-        self.executemany(f"UPDATE {table} SET {changes} WHERE {key} = ?", rows)
+        names = columns.split(", ")
+        changes = ", ".join(f"{name} = new.column{number}" for number, name in enumerate(names, start=1))
+        statement = (
+            f"UPDATE {table} SET {changes} FROM (VALUES {{rows}}) AS new WHERE {key} = new.column{len(names) + 1}"
+        )
+        self._many(statement, len(names) + 1, rows)
 
     def take_turn(self) -> None:
         """BEGIN IMMEDIATE took it."""
@@ -144,3 +148,10 @@ class SqliteConnection:
     def rollback(self) -> None:
         if self._raw.in_transaction:
             self._raw.execute("ROLLBACK")
+
+    def _many(self, statement: str, width: int, rows: Sequence[Sequence[Any]]) -> None:
+        """Run the statement for parts of the rows, whose marks take the place of `{rows}`."""
+        marks = f"({', '.join('?' * width)})"
+        for start in range(0, len(rows), IN_ONE_STATEMENT):
+            part = rows[start : start + IN_ONE_STATEMENT]
+            self.execute(statement.format(rows=", ".join([marks] * len(part))), tuple(chain.from_iterable(part)))

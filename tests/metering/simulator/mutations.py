@@ -134,7 +134,7 @@ MUTATIONS = (
     ),
     Mutation(
         "negative scores earn", "shares", "share_weights",
-        "max(scores.get(name, 0), 0)", "abs(scores.get(name, 0))",
+        "score for name, score in scores.items() if score > 0", "abs(score) for name, score in scores.items() if score",
     ),
     Mutation(
         "window closed twice", "windows", "find_open_window", " WHERE closed_us IS NULL", " ORDER BY id DESC LIMIT 1",
