@@ -93,8 +93,7 @@ SETTINGS = {
 
 
 def run_all(name: str, base_dir: Path, work_dir: Path, out_dir: Path) -> Iterator[dict[str, Any]]:
-    """Reports of both Datanets, each written to `out_dir` as attribution-<datanet>-<setting>.json, .png and .svg, so that
-    a small run replaces no larger one."""
+    """Reports of both Datanets, each written to `out_dir` as attribution-<datanet>-<setting>.json, .png and .svg."""
     setting = SETTINGS[name]
     config = BankConfig(
         subsets=setting.subsets, seeds=setting.seeds, leave_one_out=setting.leave_one_out, dtype=fast_dtype()

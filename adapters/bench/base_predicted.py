@@ -25,20 +25,18 @@ import torch
 from torch import Tensor
 
 from adapters.bench import text
-from adapters.bench.peers.reader import World
+from adapters.bench.trained_world import TrainedWorld
 from adapters.training.bank import BankConfig
-from adapters.training.config import HeadConfig
 from adapters.training.fitting import Fitting
 from adapters.training.gradients import Capture
 from adapters.training.kronecker import curvature
 from adapters.training.lds import Array, Outcomes, ceiling, lds, lds_beyond_owner
 from adapters.training.model import HiddenCache
-from adapters.training.outcomes import outcomes, sums
+from adapters.training.outcomes import sums
 from adapters.training.packs import Pack, common_prefix, make_packs
 from adapters.training.progress import Progress, silent
 from adapters.training.scorers import DirectionScorer
 from adapters.training.threads import threads
-from adapters.training.tokens import TokenExample
 
 PPM = 1_000_000
 DAMPING = 1.0
@@ -56,15 +54,9 @@ def base_predicted(
     world_dir: Path, config: BankConfig, *, thread_count: int = 2, progress: Progress = silent
 ) -> dict[str, Any]:
     """The report on a world with a bank beside it, as `judge` leaves it; it is trained where it is missing."""
-    world = World(world_dir)
-    root, name = world_dir.parent, world_dir.name.removesuffix("-world")
     with threads(thread_count):
-        head = HeadConfig(threads=thread_count)
-        fitting = Fitting.load(root / name, root / f"{name}-export", Path(world.facts["base"]), head, progress)
-        queries = [TokenExample(line.owner, line.ids, line.supervised) for line in world.queries]
-        bank = fitting.bank(config)
-        bank.train(progress)
-        measured = outcomes(bank, queries, progress)
+        trained = TrainedWorld.load(world_dir, config, thread_count, progress)
+        world, fitting, queries, measured = trained.world, trained.fitting, trained.queries, trained.measured
         scorers, drop = _scorers(fitting, progress)
         seen = fitting.observe(queries, "queries", scorers)
     tables = {key: sums(table, seen.example, len(queries)).numpy() for key, table in seen.scores.items()}

@@ -13,19 +13,15 @@ import torch
 
 from adapters.bench.own_rows import OwnRow, calibrated_row, exact_rows, head_rows, observe_all
 from adapters.bench.peer_rows import peer_rows
-from adapters.bench.peers.reader import World
 from adapters.bench.rows import ROWS
+from adapters.bench.trained_world import TrainedWorld
 from adapters.training.bank import BankConfig
 from adapters.training.calibrated import Evidence
-from adapters.training.config import HeadConfig
-from adapters.training.fitting import Fitting
 from adapters.training.lds import Outcomes, ceiling, lds, lds_beyond_owner, leave_one_out
 from adapters.training.measures import mean_reciprocal_rank, pearson, recall_at_1
-from adapters.training.outcomes import outcomes
 from adapters.training.progress import Progress, silent
 from adapters.training.subsets import LEFT_OUT
 from adapters.training.threads import threads
-from adapters.training.tokens import TokenExample
 
 PPM = 1_000_000
 
@@ -33,18 +29,12 @@ PPM = 1_000_000
 def judge(world_dir: Path, config: BankConfig, *, thread_count: int = 2, progress: Progress = silent) -> dict[str, Any]:
     """Rows and facts of the benchmark as canonical JSON values; keys: docs/ATTRIBUTION.md, section 8.
 
-    `world_dir` is DIR/NAME-world as `build_world` leaves it, beside its package and export. Peers that were scored
-    before are read; others are left out with the reason. Raises what the bank and the head fit raise.
+    Peers that were scored before are read; others are left out with the reason. Raises what `TrainedWorld.load` does.
     """
-    world = World(world_dir)
-    root, name = world_dir.parent, world_dir.name.removesuffix("-world")
     with threads(thread_count):
-        head = HeadConfig(threads=thread_count)
-        fitting = Fitting.load(root / name, root / f"{name}-export", Path(world.facts["base"]), head, progress)
-        queries = [TokenExample(line.owner, line.ids, line.supervised) for line in world.queries]
-        bank = fitting.bank(config)
-        bank.train(progress)
-        measured = outcomes(bank, queries, progress)
+        trained = TrainedWorld.load(world_dir, config, thread_count, progress)
+        world, fitting, queries = trained.world, trained.fitting, trained.queries
+        bank, measured = trained.bank, trained.measured
         seen = observe_all(fitting, queries)
         runs = [run for run in bank.runs if run.kind != LEFT_OUT]
         labels = fitting.labels((list(seen.calibration_examples), seen.calibration))

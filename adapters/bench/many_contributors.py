@@ -27,20 +27,19 @@ from torch import Tensor
 
 from adapters.bench.attack_world import gradient_totals
 from adapters.bench.peers.reader import World
+from adapters.bench.trained_world import TrainedWorld
 from adapters.training.bank import BankConfig
-from adapters.training.config import HeadConfig
 from adapters.training.fitting import Fitting
 from adapters.training.kronecker import curvature
 from adapters.training.lds import Outcomes, ceiling, lds
 from adapters.training.model import HiddenCache
 from adapters.training.observe import Observations
-from adapters.training.outcomes import outcomes, sums
+from adapters.training.outcomes import sums
 from adapters.training.packs import common_prefix, make_packs
 from adapters.training.progress import Progress, silent
 from adapters.training.ridge import fit_narrow
 from adapters.training.scorers import DirectionScorer
 from adapters.training.threads import threads
-from adapters.training.tokens import TokenExample
 from kernels import ops
 
 PPM = 1_000_000
@@ -102,15 +101,9 @@ def factoring(
     world_dir: Path, config: BankConfig, *, thread_count: int = 2, progress: Progress = silent
 ) -> dict[str, Any]:
     """LDS by number of factors, of heads with one contributor an example; by kind of query."""
-    world = World(world_dir)
-    root, name = world_dir.parent, world_dir.name.removesuffix("-world")
     with threads(thread_count):
-        head = HeadConfig(threads=thread_count)
-        fitting = Fitting.load(root / name, root / f"{name}-export", Path(world.facts["base"]), head, progress)
-        queries = [TokenExample(line.owner, line.ids, line.supervised) for line in world.queries]
-        bank = fitting.bank(config)
-        bank.train(progress)
-        measured = outcomes(bank, queries, progress)
+        trained = TrainedWorld.load(world_dir, config, thread_count, progress)
+        world, fitting, queries, measured = trained.world, trained.fitting, trained.queries, trained.measured
         scorers = _one_an_example(fitting, progress)
         calibration = fitting.observe(fitting.calibration_examples(), "calibration text", scorers)
         asked = fitting.observe(queries, "queries", scorers)
