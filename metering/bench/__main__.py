@@ -44,6 +44,7 @@ def main() -> int:
     parser.add_argument("--invoice-events", type=int, default=1_000_000)
     parser.add_argument("--memory-events", type=int, default=10_000, help="between two looks at the memory")
     parser.add_argument("--memory-rounds", type=int, default=10)
+    parser.add_argument("--memory-only", action="store_true", help="measure nothing but the memory")
     parser.add_argument("--out", type=Path, help="write the result as JSON")
     options = parser.parse_args()
     document = {"settings": {name: value for name, value in vars(options).items() if name != "out"}, **machine()}
@@ -60,6 +61,8 @@ def measure(directory: Path, options: argparse.Namespace) -> dict[str, Any]:
     def config(name: str, url: str = "") -> MeteringConfig:
         return MeteringConfig(directory / name, ledger_url=url, min_free_bytes=1, batch_size=options.batch)
 
+    if options.memory_only:
+        return {"resident_kib": memory_growth(config("memory"), options.memory_events, options.memory_rounds)}
     calm_collector()  # as the settler's process does
     results: dict[str, Any] = {"journal": journal_rates(config("journal"), options.events, options.rounds)}
     embedded = config("sqlite")
@@ -97,9 +100,9 @@ def show(document: dict[str, Any]) -> None:
     table = Table(title=f"{document['machine']}, load {document['load_average'][0]:.1f}, {document['commit'][:9]}")
     for column in ("measured", "median", "lowest", "highest", "target", "of raw inserts", "of row inserts"):
         table.add_column(column, justify="left" if column == "measured" else "right")
-    rates = {"journal": results["journal"]}
+    rates = {name: results[name] for name in ("journal",) if name in results}
     for store in ("sqlite", "postgresql", "nats"):
-        rates |= {f"{store}.{name}": values for name, values in results[store].items()}
+        rates |= {f"{store}.{name}": values for name, values in results.get(store, {}).items()}
     for name, values in rates.items():
         paired = results.get(name.partition(".")[0])
         shares = [_share(values, paired, rival) for rival in ("raw_inserts", "row_inserts")]
