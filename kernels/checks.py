@@ -98,10 +98,7 @@ def scores_error(
         scores = operation(*args)
     u, h, K = (t.double() for t in args[:3])
     expected, terms = (reference.attribution_scores(*t, slot) for t in ((u, h, K), (u.abs(), h.abs(), K.abs())))
-    without_head = slot < 0
-    if not (scores[without_head] == 0).all():
-        return float("inf")
-    return _worst(scores[~without_head], expected[~without_head], terms[~without_head]) / TOLERANCE[dtype]
+    return _with_heads(scores, expected, terms, slot) / TOLERANCE[dtype]
 
 
 def products_error(
@@ -125,10 +122,7 @@ def products_error(
         y = operation(*args)
     x, W = (t.double() for t in args[:2])
     expected, terms = (reference.head_products(*t, slot) for t in ((x, W), (x.abs(), W.abs())))
-    without_head = slot < 0
-    if not (y[without_head] == 0).all():
-        return float("inf")
-    return _worst(y[~without_head], expected[~without_head], terms[~without_head]) / TOLERANCE[dtype]
+    return _with_heads(y, expected, terms, slot) / TOLERANCE[dtype]
 
 
 def head_scores_error(
@@ -163,10 +157,7 @@ def head_scores_error(
     wide: list[Any] = [None if t is None else t.double() for t in args[:5]]
     absolute: list[Any] = [None if t is None else t.abs() for t in wide]
     expected, terms = (reference.head_scores(t[0], t[1], t[2], t[3], t[4], slot) for t in (wide, absolute))
-    without_head = slot < 0
-    if not (scores[without_head] == 0).all():
-        return float("inf")
-    return _worst(scores[~without_head], expected[~without_head], terms[~without_head]) / (3 * TOLERANCE[dtype])
+    return _with_heads(scores, expected, terms, slot) / (3 * TOLERANCE[dtype])
 
 
 def batch_dependence(operation: Callable[..., Tensor], device: str = "cpu") -> float:
@@ -250,6 +241,14 @@ def poisoned_allocations() -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+def _with_heads(actual: Tensor, expected: Tensor, terms: Tensor, slot: Tensor) -> float:
+    """The worst error of tokens with a head; infinite unless the others' rows are exactly 0."""
+    has_head = slot >= 0
+    if not (actual[~has_head] == 0).all():
+        return float("inf")
+    return _worst(actual[has_head], expected[has_head], terms[has_head])
 
 
 def _inside(t: Tensor) -> Tensor:

@@ -44,29 +44,16 @@ class Decode:
         """Tokens dealt to the slots in turn."""
         return torch.arange(self.n, device=device, dtype=torch.int32) % self.active
 
-    def narrow_u(self, device: str) -> tuple[Tensor, Tensor, Tensor]:
-        """u, P of the active slots, slot."""
-        P = torch.randn(self.active, self.k, self.D, device=device)
-        return torch.randn(self.n, self.D, device=device), P, self.slots(device)
-
-    def narrow_h(self, device: str) -> tuple[Tensor, Tensor, Tensor]:
-        """h of all taps, H of the active slots, slot."""
-        H = torch.randn(self.active, self.d, self.taps * self.r, device=device)
-        return torch.randn(self.n, self.taps * self.r, device=device), H, self.slots(device)
-
-    def scores(self, device: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """u, h, K of the active slots, slot, after both have been narrowed."""
+    def heads(self, device: str) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """u, h, P, H and K of the active slots, slot: all of a step after its readout."""
         return (
-            torch.randn(self.n, self.k, device=device),
-            torch.randn(self.n, 1, self.d, device=device),
+            torch.randn(self.n, self.D, device=device),
+            torch.randn(self.n, self.taps, self.r, device=device),
+            torch.randn(self.active, self.k, self.D, device=device),
+            torch.randn(self.active, self.d, self.taps * self.r, device=device),
             torch.randn(self.active, self.m, 1, self.k, self.d, device=device),
             self.slots(device),
         )
-
-    def heads(self, device: str) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """u, h, P, H and K of the active slots, slot: all of a step after its readout."""
-        (u, P, slot), (h, H, _), (_, _, K, _) = self.narrow_u(device), self.narrow_h(device), self.scores(device)
-        return u, h.unflatten(1, (self.taps, self.r)), P, H, K, slot
 
     def wide_scores(self, device: str, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """u, h, K of the active slots, slot, of heads whose taps keep all their directions."""
