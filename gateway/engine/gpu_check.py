@@ -20,23 +20,24 @@ from pathlib import Path
 from typing import Any
 
 SLACK = 3.0
-FLOOR = 5e-4  # scores travel in whole micro-nats
 
 
 @dataclass(frozen=True)
 class Row:
-    """One answer's scored choices. `off` and `dtype_off` are norms of differences from the fp32 scores, of theirs."""
+    """One answer's scored choices. `off` and `dtype_off` are norms of differences from the fp32 scores, of theirs;
+    `floor` is what the tests allow in fp32, the rounding of scores to fixed point included."""
 
     case: str
     tokens: int
     norm: float
     off: float
     dtype_off: float
+    floor: float
     unscored: int
 
     @property
     def agrees(self) -> bool:
-        return not self.unscored and self.off <= SLACK * self.dtype_off + FLOOR
+        return not self.unscored and self.off <= SLACK * self.dtype_off + self.floor
 
 
 def compare(answers: dict[str, Any], base: Path, dtype: str) -> Iterator[Row]:
@@ -44,6 +45,7 @@ def compare(answers: dict[str, Any], base: Path, dtype: str) -> Iterator[Row]:
     import torch
 
     from tests.gateway.engine.recompute import Recomputer
+    from tests.gateway.engine.served import ROUNDING_NATS, TOLERANCE
 
     exact, rounded = Recomputer(base), Recomputer(base, getattr(torch, dtype))
     for case, answer in answers.items():
@@ -56,7 +58,8 @@ def compare(answers: dict[str, Any], base: Path, dtype: str) -> Iterator[Row]:
         want, near = (torch.cat([one.scores(*row[:3]) for row in found]) for one in (exact, rounded))
         norm = want.norm().item()
         off, dtype_off = ((other - want).norm().item() / norm for other in (served, near))
-        yield Row(case, len(served), norm, off, dtype_off, answer.meter["unscored_tokens"])
+        floor = TOLERANCE + ROUNDING_NATS * served.numel() ** 0.5 / norm
+        yield Row(case, len(served), norm, off, dtype_off, floor, answer.meter["unscored_tokens"])
 
 
 def serve(base: Path, data: Path, traffic: Any, *arguments: str) -> tuple[dict[str, Any], dict[str, Any]]:
