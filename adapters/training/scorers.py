@@ -60,8 +60,7 @@ class DirectionScorer:
 def _products(g: Tensor, directions: Tensor, h: Tensor) -> Tensor:
     """g_n^T T_c h_n [N, C] of g [N, out], T [C, out, in], h [N, in].
 
-    The wider side is summed first: what is left is N C r numbers and not N C D (17 ms and 1 ms of 1,024 tokens, 20
-    contributors, D = 576, r = 8, on two cores).
+    The wider side is summed first: what is left is N C r numbers and not N C D.
     """
     if g.shape[1] > h.shape[1]:
         return torch.einsum("nci,ni->nc", torch.einsum("no,coi->nci", g, directions), h)
