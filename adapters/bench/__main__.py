@@ -9,7 +9,7 @@ attacks --base DIR [--out FILE]        axioms and attacks: what each earns, by d
 base-predicted WORLD [--out FILE]      what text earns that the base model predicts, by weights of training tokens
 many-contributors [WORLD] [--out FILE] what 1,000 contributors cost the engine, and what factors cost in LDS
 near-duplicates                        how close honest examples are, and which copies the Datanet's check finds
-all [--setting small|full]             world, peers and judge of both Datanets, then the attacks; under docs/results
+all [--setting small|full]             world, peers and judge of both Datanets, in full the attacks too; docs/results
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from adapters.bench.machine import fast_dtype, machine_and_commit
 from adapters.bench.many_contributors import factoring, many_contributors_table, step_cost
 from adapters.bench.near_duplicate_rates import near_duplicate_rates, rates_table
 from adapters.bench.peer_rows import CACHE_DIR, peer_rows
+from adapters.bench.rows import ROWS
 from adapters.bench.table import measured, table
 from adapters.bench.uploads import ATTACKS, HONEST
 from adapters.bench.world import write_world
@@ -41,6 +42,8 @@ from adapters.near_duplicates import ACCEPT
 from adapters.training.bank import BankConfig
 from adapters.training.progress import TerminalBar
 from adapters.training.train import train_adapter
+
+LEFT_OUT = {"reason": "left to the full setting"}
 
 
 def build_world(datanet: str, base_dir: Path, out_dir: Path, segments: int = 8, threads: int = 2) -> Path:
@@ -77,18 +80,24 @@ def _judge(given: Any) -> str:
 
 @dataclass(frozen=True)
 class Setting:
-    """Size of the whole benchmark: segments of the replayed run, seconds a peer may take, and the bank."""
+    """Size of the whole benchmark: segments of the replayed run, the peers and the seconds that one may take, the bank,
+    and whether attacks are run."""
 
     segments: int
+    peers: tuple[str, ...]
     limit_s: int
     subsets: int
     seeds: int
     leave_one_out: bool
+    attacks: bool
 
+
+FEW = ("random", "uniform", "data-size", "oracle-owner", "bm25", "embedding", "repsim", "grad-dot", "trackstar")
+"""One peer of each kind: the gradient methods take about the same time each, and 20 minutes are for everything."""
 
 SETTINGS = {
-    "small": Setting(segments=1, limit_s=120, subsets=16, seeds=2, leave_one_out=False),
-    "full": Setting(segments=8, limit_s=3600, subsets=64, seeds=3, leave_one_out=True),
+    "small": Setting(1, FEW, limit_s=120, subsets=8, seeds=2, leave_one_out=False, attacks=False),
+    "full": Setting(8, tuple(ROWS), limit_s=3600, subsets=64, seeds=3, leave_one_out=True, attacks=True),
 }
 
 
@@ -102,8 +111,9 @@ def run_all(name: str, base_dir: Path, work_dir: Path, out_dir: Path) -> Iterato
         world = work_dir / f"{datanet}-world"
         if not world.exists():
             build_world(datanet, base_dir, work_dir, setting.segments)
-        peer_rows(world, limit_s=setting.limit_s, progress=TerminalBar())
+        peer_rows(world, setting.peers, limit_s=setting.limit_s, progress=TerminalBar())
         report = judge(world, config, progress=TerminalBar()) | machine_and_commit() | {"setting": name}
+        report["rows"] |= {row: LEFT_OUT for row in ROWS if row not in report["rows"]}
         write_report(report, out_dir / f"attribution-{datanet}-{name}")
         yield report
 
@@ -216,7 +226,8 @@ def main() -> None:
     if given.command == "all":
         for report in run_all(given.setting, given.base, given.work, given.out):
             print(text_table(report))
-        print(_attacks(given.base, given.work, given.out / "attribution-attacks.json"))
+        if SETTINGS[given.setting].attacks:
+            print(_attacks(given.base, given.work, given.out / "attribution-attacks.json"))
         return
     if given.command == "attacks":
         chosen = given.attacks.split(";") if given.attacks else (*ATTACKS, *HONEST)

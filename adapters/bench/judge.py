@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from adapters.bench.own_rows import OwnRow, calibrated_row, exact_rows, head_rows, observe_all
+from adapters.bench.own_rows import OwnRow, calibrated_row, exact_rows, head_rows, observe_all, retrained_row
 from adapters.bench.peer_rows import peer_rows
 from adapters.bench.rows import ROWS
 from adapters.bench.trained_world import TrainedWorld
@@ -38,14 +38,15 @@ def judge(world_dir: Path, config: BankConfig, *, thread_count: int = 2, progres
         seen = observe_all(fitting, queries)
         runs = [run for run in bank.runs if run.kind != LEFT_OUT]
         labels = fitting.labels((list(seen.calibration_examples), seen.calibration))
-        evidence = Evidence(
-            margins=bank.margins(seen.calibration_examples, runs, progress),
-            runs=runs,
-            present=sorted({example.owner for example in fitting.data.examples}),
-            targets={key: seen.calibration.scores[key] for key in ("trace", "ekfac")} | {"provenance": labels},
-        )
+        present = sorted({example.owner for example in fitting.data.examples})
+        exact = {key: seen.calibration.scores[key] for key in ("trace", "ekfac")}
+        margins = bank.margins(seen.calibration_examples, runs, progress)
+        toward = fitting.regime.exact
+        calibration = Evidence(margins, runs, present, exact | {"provenance": labels}, toward)
+        asked = Evidence(bank.margins(queries, runs, progress), runs, present, seen.queries.scores, toward)
         rows = exact_rows(seen, fitting.model.parameter.numel()) | head_rows(fitting, seen)
-        rows["head-calibrated-k64-d8"] = calibrated_row(fitting, seen, evidence, measured)
+        rows["head-calibrated-k64-d8"] = calibrated_row(fitting, seen, calibration, measured)
+        rows["exact-retrained"] = retrained_row(seen, bank, queries, asked)
     finished = [name for name in ROWS if (world_dir / "peers" / f"{name}.safetensors").is_file()]
     for peer, (scores, facts) in peer_rows(world_dir, finished).items():
         if scores is not None:

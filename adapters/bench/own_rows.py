@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adapters.training.bank import Bank
 from adapters.training.calibrated import Evidence, choose, folds, label
 from adapters.training.fitting import Fitting
 from adapters.training.lds import Array, Index, Outcomes
@@ -20,11 +21,14 @@ from adapters.training.outcomes import sums
 from adapters.training.packs import common_prefix, make_packs
 from adapters.training.ridge import Bilinear, fit_bilinear, fit_narrow
 from adapters.training.scorers import DirectionScorer, Scorer, fisher_scorers
+from adapters.training.subsets import HALF
 from adapters.training.tokens import TokenExample
 
 RIDGE = 0.1
 WIDTHS = ((32, 8), (64, 8), (64, 32), (64, 448), (128, 8), (128, 448))
 """(k, d) of the heads that are compared; 448 tap directions are all of them."""
+RETRAINED_FOLDS = 4
+"""Of a datamodel of each query: three quarters of the half subsets predict the fourth."""
 FACTORS = 8
 """Contributor factors of one more head, fewer than contributors: what sharing them costs."""
 
@@ -112,6 +116,19 @@ def calibrated_row(fitting: Fitting, seen: Seen, evidence: Evidence, outcomes: O
         "reporting": choice.reporting,
     }
     return OwnRow([row.scores[0] for row in made], facts, held_out)
+
+
+def retrained_row(seen: Seen, bank: Bank, queries: Sequence[TokenExample], evidence: Evidence) -> OwnRow:
+    """Datamodel of each query's own tokens, pulled toward an exact scorer: what whoever kept the bank can audit with.
+
+    `evidence` is of the queries' tokens. Its costs: training the half subsets, and each token's margin under them all.
+    """
+    held_out = folds(len({run.members for run in evidence.runs if run.kind == HALF}), RETRAINED_FOLDS)
+    tables = [evidence.bank_target(fold) for fold in held_out]
+    a_token = 1000 * sum(bank.milliseconds(queries)) / len(seen.queries.example)
+    built = seen.seconds["scorers"] + sum(bank.milliseconds()) / 1000
+    facts = _facts(built, a_token, bank.bytes, forward_only=False)
+    return OwnRow([sums(table, seen.queries.example, seen.query_count).numpy() for table in tables], facts, held_out)
 
 
 def _head(

@@ -126,7 +126,7 @@ class Bank:
         absent = [run.name for run in runs if not run_path(self._runs_folder, run).is_file()]
         if absent:
             raise BankIncomplete(f"{self.directory} lacks {len(absent)} runs, among them {absent[0]}")
-        folder = self.directory / "margins" / _digest(texts)
+        folder = self._margins_folder(texts)
         folder.mkdir(parents=True, exist_ok=True)
         groups = _groups([run for run in runs if not run_path(folder, run).is_file()], self.config.batch)
         done = 0
@@ -139,15 +139,19 @@ class Bank:
         except (SafetensorError, RuntimeError) as error:
             raise BankCorrupted(f"{folder} holds a damaged file ({error}); remove it to measure again") from None
 
-    def milliseconds(self) -> list[int]:
-        """Worker time of each half-subset run on disk."""
-        found = []
-        for run in self.runs:
-            path = run_path(self._runs_folder, run)
-            if run.kind == HALF and path.is_file():
-                with safe_open(path, framework="pt") as file:
-                    found.append(int((file.metadata() or {})["milliseconds"]))
-        return found
+    def milliseconds(self, texts: Sequence[TokenExample] | None = None) -> list[int]:
+        """Worker time of each half-subset run on disk: of its training, or of measuring `texts` under it."""
+        folder = self._runs_folder if texts is None else self._margins_folder(texts)
+        paths = [run_path(folder, run) for run in self.runs if run.kind == HALF]
+        return [_milliseconds(path) for path in paths if path.is_file()]
+
+    @property
+    def bytes(self) -> int:
+        """Size of the runs on disk."""
+        return sum(path.stat().st_size for path in self._runs_folder.iterdir())
+
+    def _margins_folder(self, texts: Sequence[TokenExample]) -> Path:
+        return self.directory / "margins" / _digest(texts)
 
     def _work(self, job: Callable[..., float], arguments: Sequence[tuple[Any, ...]]) -> Iterator[tuple[Any, float]]:
         """Run `job` over `arguments` in worker processes; the first argument of each that is done, and what it gave."""
@@ -163,6 +167,11 @@ class Bank:
             raise BankInterrupted(f"a worker of the bank died; start again to go on ({self.directory})") from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _milliseconds(path: Path) -> int:
+    with safe_open(path, framework="pt") as file:
+        return int((file.metadata() or {})["milliseconds"])
 
 
 def _groups(runs: Sequence[Run], size: int) -> list[tuple[Run, ...]]:

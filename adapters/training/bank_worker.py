@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import random
 import threading
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -93,9 +94,12 @@ def train_job(runs: tuple[Run, ...], folder: Path) -> float:
 def measure_job(runs: tuple[Run, ...], texts: tuple[TokenExample, ...], runs_folder: Path, folder: Path) -> int:
     """Measure texts under trained runs, write the margins of each to `folder`; how many runs."""
     assert _worker is not None
+    started = time.monotonic()
     parameters = torch.stack([read(run_path(runs_folder, run), "B") for run in runs])
-    for run, margins in zip(runs, _worker.margins(texts, runs, parameters), strict=True):
-        write(run_path(folder, run), {"margins": margins.contiguous()}, {})
+    found = list(zip(runs, _worker.margins(texts, runs, parameters), strict=True))
+    about = {"milliseconds": str(round(1e3 * (time.monotonic() - started) / len(runs)))}
+    for run, margins in found:
+        write(run_path(folder, run), {"margins": margins.contiguous()}, about)
     return len(runs)
 
 

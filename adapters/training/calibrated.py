@@ -37,10 +37,10 @@ class Choice:
     reporting: list[int]
 
 
-def folds(subsets: int) -> list[Index]:
-    """Indices of the half subsets of each fold; a subset and its complement are in one."""
+def folds(subsets: int, count: int = FOLDS) -> list[Index]:
+    """Indices of the half subsets of each of `count` folds; a subset and its complement are in one."""
     pair = np.arange(subsets) // 2
-    return [np.flatnonzero(pair % FOLDS == fold) for fold in range(FOLDS)]
+    return [np.flatnonzero(pair % count == fold) for fold in range(count)]
 
 
 def mixes(targets: Sequence[str]) -> list[dict[str, float]]:
@@ -51,15 +51,16 @@ def mixes(targets: Sequence[str]) -> list[dict[str, float]]:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What retraining says of the calibration tokens: `margins` [R, N] under `runs`, of contributors `present`.
+    """What retraining says of some tokens: `margins` [R, N] under `runs`, of contributors `present`.
 
-    `targets` [N, C] in nats are what else a head could be fitted to.
+    `targets` [N, C] in nats are what else a head could be fitted to; the bank's own starts from the one named `toward`.
     """
 
     margins: Tensor
     runs: Sequence[Run]
     present: Sequence[int]
     targets: Mapping[str, Tensor]
+    toward: str
 
     @property
     def contributors(self) -> int:
@@ -73,7 +74,8 @@ class Evidence:
         count = len({self.runs[i].members for i in halves})
         dropped = {i for place, i in enumerate(halves) if place % count in left}
         kept = [i for i in range(len(self.runs)) if i not in dropped]
-        return coefficients(self.margins[kept], [self.runs[i] for i in kept], self.present, self.contributors)
+        runs, start = [self.runs[i] for i in kept], self.targets[self.toward]
+        return coefficients(self.margins[kept], runs, self.present, self.contributors, start)
 
     def mixed(self, shares: Mapping[str, float], without: Index | None = None) -> Tensor:
         """The target [N, C] of a mix in nats: parts brought to one root mean square, that of the bank's target."""

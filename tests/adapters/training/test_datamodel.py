@@ -46,7 +46,7 @@ def test_the_target_that_predicts_retraining_is_chosen() -> None:
     clean = (summed @ halves.T).T
     half = np.stack([clean + np.random.default_rng(seed).normal(size=clean.shape) for seed in (1, 2)])
     outcomes = Outcomes(halves, half, half[:, 0], None, np.arange(TOKENS // 10) % CONTRIBUTORS)
-    evidence = Evidence(margins, RUNS, range(CONTRIBUTORS), {"true": true, "wrong": wrong})
+    evidence = Evidence(margins, RUNS, range(CONTRIBUTORS), {"true": true, "wrong": wrong}, "true")
     choice = choose(seen, evidence, seen, outcomes, ridge=1e-3)
     assert "true" in choice.shares
     assert "wrong" not in choice.shares
@@ -65,3 +65,23 @@ def test_folds_hold_complements_together_and_mixes_are_convex() -> None:
     assert all({index ^ 1 for index in fold.tolist()} == set(fold.tolist()) for fold in found)
     assert all(abs(sum(shares.values()) - 1) < 1e-12 for shares in mixes(["a", "b", "c"]))
     assert len(mixes(["a", "b", "c"])) == 3 + 3 * 3
+
+
+def test_a_scorer_supplies_what_few_retrains_cannot_say() -> None:
+    """Noisy margins of few subsets: pulled toward a scorer of the right shape, at any scale, they come nearer."""
+    draw = torch.Generator().manual_seed(2)
+    theta = torch.randn(TOKENS, CONTRIBUTORS, generator=draw, dtype=torch.float64)
+    scorer = 7 * (theta + 0.5 * torch.randn(TOKENS, CONTRIBUTORS, generator=draw, dtype=torch.float64))
+    runs = plan(CONTRIBUTORS, 4, (1,), leave_one_out=False, design_seed=0)
+    members = indicator([run.members for run in runs], CONTRIBUTORS)
+    margins = (theta @ members.T).T + torch.randn(len(runs), TOKENS, generator=draw, dtype=torch.float64)
+
+    def error(found: torch.Tensor) -> float:
+        gap = found - theta
+        return float((gap - gap.mean(1, keepdim=True)).square().mean())  # half subsets do not tell the common part
+
+    alone = error(coefficients(margins, runs, range(CONTRIBUTORS), CONTRIBUTORS))
+    pulled = error(coefficients(margins, runs, range(CONTRIBUTORS), CONTRIBUTORS, scorer))
+    scaled = error(coefficients(margins, runs, range(CONTRIBUTORS), CONTRIBUTORS, 100 * scorer))
+    assert pulled < 0.5 * alone
+    assert abs(scaled - pulled) < 1e-9
