@@ -5,8 +5,14 @@ from __future__ import annotations
 from metering.errors import RatingError
 from metering.event import UsageEvent
 from metering.pricebook import PriceBook, decode_price_book
+from metering.shares import shares_ppm
 from metering.store import Connection
 from metering.terms import Terms, decode_terms
+
+
+def provisional_shares(event: UsageEvent, terms: Terms) -> dict[str, int]:
+    """What the receipt says of one event's shares, in parts per million; {} for what earns nobody anything."""
+    return shares_ppm(event.scores, terms.declared, terms.fidelity_ppm) if event.purpose == "serve" else {}
 
 
 class Catalog:
@@ -25,6 +31,13 @@ class Catalog:
         if digest not in self._books:
             self._books[digest] = decode_price_book(_document(connection, digest, "price_book"))
         return self._books[digest]
+
+    def known_shares(self, event: UsageEvent) -> dict[str, int] | None:
+        """`provisional_shares` where the event's terms were read before and fit its scores. Asks no database."""
+        terms = self._terms.get(event.terms)
+        if terms is None or not event.scores.keys() <= terms.declared.keys():
+            return None
+        return provisional_shares(event, terms)
 
     def agree(self, connection: Connection, event: UsageEvent, currency: str) -> tuple[Terms, PriceBook]:
         """The event's terms and price book; RatingError naming what does not fit the event."""

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 
-from metering.event import UsageEvent
 from metering.postings import Transfer
 from metering.pricebook import PriceBook, Rating
-from metering.shares import shares_ppm
 from metering.terms import Terms
 
 
 def receipt_body(
     record: bytes,
-    event: UsageEvent,
     terms: Terms,
+    shares: Mapping[str, int],
     book: PriceBook,
     rating: Rating,
     transfers: Sequence[Transfer],
@@ -25,7 +23,6 @@ def receipt_body(
     time: str,
 ) -> bytes:
     """Its canonical bytes."""
-    provisional = shares_ppm(event.scores, terms.declared, terms.fidelity_ppm) if event.purpose == "serve" else {}
     rest: dict[str, Any] = {
         "rating": {
             "currency": book.currency,
@@ -48,7 +45,7 @@ def receipt_body(
             ],
             "window": window,
         },
-        "shares": {"fidelity_ppm": terms.fidelity_ppm, "method": terms.method, "provisional_ppm": provisional},
+        "shares": {"fidelity_ppm": terms.fidelity_ppm, "method": terms.method, "provisional_ppm": shares},
     }
     if rating.volumes is not None:
         rest["rating"]["volumes"] = rating.volumes

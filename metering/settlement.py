@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from metering.canonical import digest
-from metering.catalog import Catalog
+from metering.catalog import Catalog, provisional_shares
 from metering.errors import RatingError
 from metering.event import UsageEvent, rfc3339
 from metering.ledger import MICROTOKEN, MICROTOKENS_PER_TOKEN, receivable, wallet
@@ -125,7 +125,8 @@ class Batch:
         transfers = [*self._charge(event, total_nanos), *self._count(event, base_only)]
         self.totals.add(event, total_nanos, base_only=base_only)
         self._add_lines(event, rating)
-        body = receipt_body(reading.record, event, terms, book, rating, transfers, self.window, self.time)
+        shares = provisional_shares(event, terms) if reading.shares is None else reading.shares
+        body = receipt_body(reading.record, terms, shares, book, rating, transfers, self.window, self.time)
         self.settled[event.id] = reading.digest
         self.bodies[event.id] = (
             event.id, reading.digest, self.window, event.tenant, event.terms, event.completion_tokens,

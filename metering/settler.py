@@ -58,14 +58,14 @@ class Settler:
 
     def step(self) -> SettledBatch:
         """Settle one batch of what the source and the inbox hold, in one transaction that also signs a checkpoint."""
-        records, readings = self._ahead or _read(self.source.read(self._config.batch_size))
+        records, readings = self._ahead or self._decoded(self.source.read(self._config.batch_size))
         self._ahead = None
         if not records and not self._waits("log_inbox"):
             return SettledBatch()
         ahead: list[Decoded] = []
 
         def read_ahead() -> None:
-            ahead.append(_read(self.source.read_ahead(self._config.batch_size, records)))
+            ahead.append(self._decoded(self.source.read_ahead(self._config.batch_size, records)))
 
         try:
             done = self._settle(readings, records, read_ahead if len(records) == self._config.batch_size else None)
@@ -98,7 +98,7 @@ class Settler:
         """Settle what was put aside, for when missing terms or prices have arrived; what still fails stays."""
         with self._ledger.store.read() as connection:
             rows = connection.execute("SELECT record FROM quarantine ORDER BY time_us, record_digest")
-        readings = [read_record(bytes(row[0])) for row in rows]
+        readings = [read_record(bytes(row[0]), self._catalog) for row in rows]
         try:
             return self._retry(readings)
         except NOT_THE_RECORD:
@@ -197,6 +197,9 @@ class Settler:
         self._last_us = max(self._last_us, last_settled_us(connection), now_us())
         return self._last_us
 
+    def _decoded(self, records: Sequence[SourceRecord]) -> Decoded:
+        return records, [read_record(record.payload, self._catalog) for record in records]
+
     def _last_entry(self) -> int:
         """Index of the log's last entry that is not usage: what quarantine lacks may have come with it.
 
@@ -209,11 +212,6 @@ class Settler:
     def _waits(self, table: str) -> bool:
         with self._ledger.store.read() as connection:
             return bool(connection.execute(f"SELECT 1 FROM {table} LIMIT 1"))
-
-
-def _read(records: Sequence[SourceRecord]) -> Decoded:
-    """Decoded before the turn is taken."""
-    return records, [read_record(record.payload) for record in records]
 
 
 def settle(process: Process) -> None:

@@ -77,14 +77,17 @@ class Store(Protocol):
 
 
 def beside(wait: Callable[[], object], act: Callable[[], None] | None) -> None:
-    """Run `wait`, which leaves the interpreter alone, in a thread of its own while this one runs `act`."""
+    """Run `wait`, which leaves the interpreter alone, while a thread of its own runs `act`.
+
+    Not the other way round: `wait` would come to its start only when the interpreter is taken from `act`, after 5 ms.
+    """
     if act is None:
         wait()
         return
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(wait)
-        act()
-    waiting.result()
+        acting = pool.submit(act)
+        wait()
+    acting.result()
 
 
 def open_store(config: MeteringConfig) -> Store:

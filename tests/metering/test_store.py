@@ -8,6 +8,7 @@ import apsw
 import psycopg
 import pytest
 
+from metering import store_sqlite
 from metering.errors import LedgerElsewhere, LedgerUnavailable
 from metering.ledger import Ledger
 from metering.status import Status
@@ -91,3 +92,25 @@ def test_a_transfer_is_between_two_accounts_whatever_is_said_in_sql(config, ever
         connection.execute(statement)
     assert ledger.balance("acme").available == 1
     ledger.close()
+
+
+@pytest.mark.parametrize("working", [True, False])
+def test_the_log_of_the_embedded_ledger_stays_small(config, monkeypatch, working):
+    """Its pages are copied back beside the commits; if that does not work, by the commit that finds it large."""
+    monkeypatch.setattr(store_sqlite, "CHECKPOINT_PAGES", 40)
+    monkeypatch.setattr(store_sqlite, "CHECKPOINT_NOW_PAGES", 40_000 if working else 120)
+    if not working:
+        monkeypatch.setattr(store_sqlite.Checkpointer, "_copy_back", lambda self: None)
+    store = store_sqlite.SqliteStore(config.ledger_path)
+    log = config.ledger_path.with_name(f"{config.ledger_path.name}-wal")
+    sizes, page = [], b"\0" * store_sqlite.PAGE_BYTES
+    for number in range(200):
+        with store.write() as connection:
+            connection.insert("documents", "digest, kind, body", [(f"{number}/{i}", "test", page) for i in range(5)])
+        if working and (copying := store._checkpointer._last):
+            copying.result()
+        sizes.append(log.stat().st_size // store_sqlite.PAGE_BYTES)
+    store.close()
+    assert max(sizes) < (120 if working else 200)
+    with store_sqlite.SqliteStore(config.ledger_path).read() as connection:
+        assert connection.execute("SELECT count(*) FROM documents") == [(1000,)]
