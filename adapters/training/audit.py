@@ -172,7 +172,15 @@ def check_package(package_dir: Path, base: str, adapter: str) -> None:
 
 
 def reported_scorers(package_dir: Path) -> dict[str, dict[str, int]]:
-    """Per-token correlations of the head with exact scorers, as its fidelity report has them: by scorer."""
+    """Per-token correlations of the head with exact scorers, as its fidelity report has them: by scorer.
+
+    A composed adapter has none of its own: the lowest of its parts', of the scorers that all of them compare with.
+    """
+    if (package_dir / COMPOSITION).is_file():
+        parts = parse_composition((package_dir / COMPOSITION).read_bytes()).parts
+        reports = [reported_scorers(part_dir(package_dir, part)) for part in parts]
+        shared = set.intersection(*map(set, reports))
+        return {name: min((report[name] for report in reports), key=lambda r: r["low_ppm"]) for name in sorted(shared)}
     report = parse_canonical((package_dir / FIDELITY).read_bytes())
     prefix = "pearson_with_"
     return {

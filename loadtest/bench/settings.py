@@ -95,5 +95,5 @@ SETTINGS = {
     "smoke": Setting((*BASE, *ONE, *pair(4, "zipf")), 2, streams=4, max_tokens=4, probes=4, cold_repeats=1),
     "quick": Setting(QUICK, rounds=10),
     "gpu": Setting(GPU, rounds=10, prompt_words=48, max_tokens=64, probes=60, cold_repeats=6),
-    "full": Setting(FULL, 12, waves=2, prompt_words=48, max_tokens=32, probes=200, cold_repeats=12, compiled_rounds=12),
+    "full": Setting(FULL, rounds=10, probes=200, cold_repeats=12, compiled_rounds=10),
 }

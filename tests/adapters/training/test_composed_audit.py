@@ -12,7 +12,7 @@ from adapters.compose import compose
 from adapters.demo.export import write_export
 from adapters.digests import digest, hex_of
 from adapters.package import manifest_bytes
-from adapters.training.audit import AuditModel
+from adapters.training.audit import AuditModel, reported_scorers
 from adapters.training.config import HeadConfig
 from adapters.training.errors import PackageMissing, TraceMissing
 from adapters.training.fit import fit_head
@@ -129,3 +129,12 @@ def test_what_a_composed_audit_lacks_is_named(
     shutil.copytree(works / "adapters" / alone.name, alone)
     with pytest.raises(PackageMissing):
         AuditModel.load(alone, base_dir, adapter=installed["sum"], works=works)
+
+
+def test_a_composition_is_expected_to_be_as_faithful_as_its_least_faithful_part(
+    works: Path, installed: dict[str, str]
+) -> None:
+    """Its own report measures nothing; the interval an alarm compares with is a part's, also of a nested one."""
+    reported = {name: reported_scorers(works / "adapters" / hex_of(adapter)) for name, adapter in installed.items()}
+    lowest = min((reported["all"]["trace"], reported["fewer"]["trace"]), key=lambda report: report["low_ppm"])
+    assert reported["sum"]["trace"] == lowest == reported["nested"]["trace"]
