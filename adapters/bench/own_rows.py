@@ -28,7 +28,7 @@ RIDGE = 0.1
 WIDTHS = ((32, 8), (64, 8), (64, 32), (64, 448), (128, 8), (128, 448))
 """(k, d) of the heads that are compared; 448 tap directions are all of them."""
 RETRAINED_FOLDS = 4
-"""Of a datamodel of each query: three quarters of the half subsets predict the fourth."""
+"""Of a datamodel of each query: three quarters of 32 half subsets predict the fourth; of fewer, a half the other."""
 FACTORS = 8
 """Contributor factors of one more head, fewer than contributors: what sharing them costs."""
 
@@ -123,7 +123,8 @@ def retrained_row(seen: Seen, bank: Bank, queries: Sequence[TokenExample], evide
 
     `evidence` is of the queries' tokens. Its costs: training the half subsets, and each token's margin under them all.
     """
-    held_out = folds(len({run.members for run in evidence.runs if run.kind == HALF}), RETRAINED_FOLDS)
+    subsets = len({run.members for run in evidence.runs if run.kind == HALF})
+    held_out = folds(subsets, max(2, min(RETRAINED_FOLDS, subsets // 8)))
     tables = [evidence.bank_target(fold) for fold in held_out]
     a_token = 1000 * sum(bank.milliseconds(queries)) / len(seen.queries.example)
     built = seen.seconds["scorers"] + sum(bank.milliseconds()) / 1000
