@@ -85,9 +85,10 @@ QUICK = (*BASE, *ONE, Arm(GATEWAY, 4, "zipf", True), Arm(GATEWAY, 16, "zipf", Tr
 FULL = (
     *BASE,
     *ONE,
-    *(arm for count in (4, 16, 64, 256) for popularity in ("uniform", "zipf") for arm in pair(count, popularity)),
-    *pair(256, "identical"),
-    *(Arm(BARE, count, "zipf") for count in (4, 16, 64)),
+    *(arm for count in (4, 16, 64, 256) for arm in pair(count, "zipf")),
+    *(Arm(GATEWAY, count, "uniform", True) for count in (4, 16, 64, 256)),
+    Arm(GATEWAY, 256, "identical", True),
+    Arm(BARE, 64, "zipf"),
 )
 GPU = (*BASE, *ONE, *pair(64, "zipf"), Arm(BARE, 64, "zipf"))
 
@@ -95,5 +96,5 @@ SETTINGS = {
     "smoke": Setting((*BASE, *ONE, *pair(4, "zipf")), 2, streams=4, max_tokens=4, probes=4, cold_repeats=1),
     "quick": Setting(QUICK, rounds=10),
     "gpu": Setting(GPU, rounds=10, prompt_words=48, max_tokens=64, probes=60, cold_repeats=6),
-    "full": Setting(FULL, rounds=10, probes=200, cold_repeats=12, compiled_rounds=10),
+    "full": Setting(FULL, rounds=10, probes=200),
 }

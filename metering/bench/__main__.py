@@ -111,7 +111,8 @@ def show(document: dict[str, Any]) -> None:
     for name in (name for name in results if name.endswith(("_us", "_s"))):
         table.add_row(name, f"{results[name]:,.2f}", "-", "-", _target(name), "-", "-")
     for events, size in results["resident_kib"].items():
-        table.add_row(f"resident after {events:,} events, MiB", f"{size / 1024:,.1f}", "-", "-", "flat", "-", "-")
+        now, peak = (f"{size[name] / 1024:,.1f}" for name in ("now", "peak"))
+        table.add_row(f"resident after {events:,} events, MiB", now, "-", peak, "flat", "-", "-")
     Console(width=120).print(table)
 
 

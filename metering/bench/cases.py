@@ -179,14 +179,16 @@ def invoice_seconds(ledger: Ledger, events: int) -> float:
     return seconds
 
 
-def memory_growth(config: MeteringConfig, events: int, rounds: int) -> dict[int, int]:
-    """Resident KiB by the number of events that one settler has settled, after each round, in a process of its own:
-    in this one what other measurements have freed would hide the growth."""
+def memory_growth(config: MeteringConfig, events: int, rounds: int) -> dict[int, dict[str, int]]:
+    """Resident KiB, now and at most so far, by the number of events that one settler has settled, after each round.
+
+    In a process of its own: in this one what other measurements have freed would hide the growth.
+    """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         return process.submit(_settle_for_long, config, events, rounds).result()
 
 
-def _settle_for_long(config: MeteringConfig, events: int, rounds: int) -> dict[int, int]:
+def _settle_for_long(config: MeteringConfig, events: int, rounds: int) -> dict[int, dict[str, int]]:
     calm_collector()
     ledger = prepare(config)
     settler = Settler(dataclasses.replace(config, journal_retention_seconds=0.0))
@@ -196,17 +198,18 @@ def _settle_for_long(config: MeteringConfig, events: int, rounds: int) -> dict[i
             count = min(MEMORY_STEP, (number + 1) * events - first)
             write_journal(config, encode_all(list(make_events(first, count))))
             settler.tick()
-        sizes[(number + 1) * events] = resident_kib()
+        sizes[(number + 1) * events] = {"now": resident_kib("VmRSS"), "peak": resident_kib("VmHWM")}
     settler.close()
     ledger.close()
     return sizes
 
 
-def resident_kib() -> int:
+def resident_kib(name: str) -> int:
+    """VmRSS, or VmHWM, its highest value: within a batch it goes up and down by 20 MiB."""
     for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith(f"{name}:"):
             return int(line.split()[1])
-    raise OSError("no VmRSS in /proc/self/status")
+    raise OSError(f"no {name} in /proc/self/status")
 
 
 def timed(act: Callable[..., object], *arguments: Any) -> float:
