@@ -122,7 +122,8 @@ class Checkpointer:
         if pages >= CHECKPOINT_NOW_PAGES:
             _copy_back(connection)
         elif pages >= CHECKPOINT_PAGES and (self._last is None or self._last.done()):
-            self._last = self._pool.submit(self._copy_back)
+            with suppress(RuntimeError):  # closed meanwhile: the commit stands, and the next process copies back
+                self._last = self._pool.submit(self._copy_back)
         return apsw.SQLITE_OK
 
     def close(self) -> None:

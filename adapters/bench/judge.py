@@ -27,7 +27,7 @@ PPM = 1_000_000
 
 
 def judge(world_dir: Path, config: BankConfig, *, thread_count: int = 2, progress: Progress = silent) -> dict[str, Any]:
-    """Rows and facts of the benchmark as canonical JSON values; keys: docs/ATTRIBUTION.md, section 8.
+    """Rows and facts of the benchmark as JSON values; their keys are in docs/ATTRIBUTION.md, "Retraining as the judge".
 
     Peers that were scored before are read; others are left out with the reason. Raises what `TrainedWorld.load` does.
     """
