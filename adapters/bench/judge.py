@@ -26,7 +26,14 @@ from adapters.training.threads import threads
 PPM = 1_000_000
 
 
-def judge(world_dir: Path, config: BankConfig, *, thread_count: int = 2, progress: Progress = silent) -> dict[str, Any]:
+def judge(
+    world_dir: Path,
+    config: BankConfig,
+    *,
+    compare_heads: bool = True,
+    thread_count: int = 2,
+    progress: Progress = silent,
+) -> dict[str, Any]:
     """Rows and facts of the benchmark as JSON values; their keys are in docs/ATTRIBUTION.md, "Retraining as the judge".
 
     Peers that were scored before are read; others are left out with the reason. Raises what `TrainedWorld.load` does.
@@ -44,7 +51,7 @@ def judge(world_dir: Path, config: BankConfig, *, thread_count: int = 2, progres
         toward = fitting.regime.exact
         calibration = Evidence(margins, runs, present, exact | {"provenance": labels}, toward)
         asked = Evidence(bank.margins(queries, runs, progress), runs, present, seen.queries.scores, toward)
-        rows = exact_rows(seen, fitting.model.parameter.numel()) | head_rows(fitting, seen)
+        rows = exact_rows(seen, fitting.model.parameter.numel()) | head_rows(fitting, seen, compared=compare_heads)
         rows["head-calibrated-k64-d8"] = calibrated_row(fitting, seen, calibration, measured)
         rows["exact-retrained"] = retrained_row(seen, bank, queries, asked)
     finished = [name for name in ROWS if (world_dir / "peers" / f"{name}.safetensors").is_file()]

@@ -87,13 +87,15 @@ def exact_rows(seen: Seen, parameters: int) -> dict[str, OwnRow]:
     }
 
 
-def head_rows(fitting: Fitting, seen: Seen) -> dict[str, OwnRow]:
-    """The head that a fit without a bank would write, and heads by target and numbers of directions."""
+def head_rows(fitting: Fitting, seen: Seen, *, compared: bool) -> dict[str, OwnRow]:
+    """The head that a fit without a bank would write; `compared` with heads by target and numbers of directions."""
     labels = fitting.labels((list(seen.calibration_examples), seen.calibration))
     exact = {name: seen.calibration.scores[name] for name in ("trace", "ekfac")}
     regime = fitting.regime
     whole = fitting.target((list(seen.calibration_examples), seen.calibration))
     rows = {"head-served": _head(fitting, seen, whole, (regime.k, regime.d), regime.ridge_ppm / 1e6)}
+    if not compared:
+        return rows
     rows |= {f"head-provenance-k{k}-d{d}": _head(fitting, seen, labels, (k, d)) for k, d in WIDTHS[:1]}
     for name, target in exact.items():
         rows[f"head-{name}-full"] = _head(fitting, seen, target, None)
