@@ -25,6 +25,7 @@ from adapters.training.ridge import Bilinear, fit_bilinear
 from adapters.training.tokens import TokenExample
 from adapters.training.train import train_adapter
 from gateway.audit.alarm import LEAST_REQUESTS, window_of
+from gateway.audit.correlation import Correlation
 from gateway.audit.process import AuditProcess
 from gateway.audit.store import AuditStore, Result, Sample
 from gateway.cli.main import run as run_command
@@ -135,7 +136,10 @@ def test_a_faithful_head_stands_and_a_corrupted_one_raises_an_alarm(machine: Mac
     assert all(result.status in ("ok", "drift") for result in bad)
     (result,) = (result for result in store.results() if result.adapter == composed)
     assert (result.scorer, result.tokens, result.reported) == ("trace", 24, min_report(good[0], bad[0]))
-    assert result.status in ("ok", "drift")
+    assert result.correlation is not None
+    assert result.reported is not None
+    below = Correlation.of(result.correlation).is_below(Correlation.of(result.reported))
+    assert result.status == ("drift" if below else "ok")
     assert (result.served_error_ppm or 0) < 1_000
     assert store.open_alarm(machine.good) is None
     alarm = store.open_alarm(machine.bad)
