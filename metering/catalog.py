@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from metering.errors import RatingError
 from metering.event import UsageEvent
-from metering.pricebook import PriceBook, decode_price_book
+from metering.pricebook import PriceBook, Rating, decode_price_book, rate_event
+from metering.receipt_body import Frame, receipt_frame
 from metering.shares import shares_ppm
 from metering.store import Connection
 from metering.terms import Terms, decode_terms
 
+Documents = tuple[dict[str, Terms], dict[str, PriceBook]]
 
-def provisional_shares(event: UsageEvent, terms: Terms) -> dict[str, int]:
-    """What the receipt says of one event's shares, in parts per million; {} for what earns nobody anything."""
-    return shares_ppm(event.scores, terms.declared, terms.fidelity_ppm) if event.purpose == "serve" else {}
+
+def frame_event(event: UsageEvent, terms: Terms, book: PriceBook, rating: Rating) -> Frame:
+    """Of the event's receipt, with its provisional shares: those of one event, {} for what earns nobody anything."""
+    serves = event.purpose == "serve"
+    shares = shares_ppm(event.scores, terms.declared, terms.fidelity_ppm) if serves else {}
+    return receipt_frame(terms, shares, book, rating)
 
 
 class Catalog:
@@ -32,12 +39,22 @@ class Catalog:
             self._books[digest] = decode_price_book(_document(connection, digest, "price_book"))
         return self._books[digest]
 
-    def known_shares(self, event: UsageEvent) -> dict[str, int] | None:
-        """`provisional_shares` where the event's terms were read before and fit its scores. Asks no database."""
-        terms = self._terms.get(event.terms)
-        if terms is None or not event.scores.keys() <= terms.declared.keys():
+    def beyond(self, terms: int, books: int) -> Documents:
+        """What was read after the first so many of each: for the catalog of another process to `learn`."""
+        return dict(islice(self._terms.items(), terms, None)), dict(islice(self._books.items(), books, None))
+
+    def learn(self, documents: Documents) -> None:
+        self._terms.update(documents[0])
+        self._books.update(documents[1])
+
+    def known_frame(self, event: UsageEvent) -> Frame | None:
+        """`frame_event` where the event's documents were read before, fit it and have no tiers. Asks no database."""
+        terms, book = self._terms.get(event.terms), self._books.get(event.price_book)
+        if terms is None or book is None or book.prices(event.adapter).tiers:
             return None
-        return provisional_shares(event, terms)
+        if not event.scores.keys() <= terms.declared.keys():
+            return None
+        return frame_event(event, terms, book, rate_event(event, book))
 
     def agree(self, connection: Connection, event: UsageEvent, currency: str) -> tuple[Terms, PriceBook]:
         """The event's terms and price book; RatingError naming what does not fit the event."""

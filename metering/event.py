@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any
 
 from msgspec.structs import astuple
@@ -179,18 +180,21 @@ def decode_sound_event(data: bytes) -> UsageEvent | None:
     time_unix_us = (elapsed.days * 86_400 + elapsed.seconds) * 1_000_000 + elapsed.microseconds
     if time_unix_us < 0:
         return None
-    return _unchecked_event(wire.id, time_unix_us, wire.data)
+    return event_of_fields((wire.id, time_unix_us, *astuple(wire.data)))
 
 
 DATA_FIELDS = tuple(name for name in UsageEvent.__dataclass_fields__ if name not in ("id", "time_unix_us"))
 # the slots' own setters: what a frozen dataclass leaves to those who checked the fields already
-PUT = tuple(getattr(UsageEvent, name).__set__ for name in ("id", "time_unix_us", *WireData.__struct_fields__))
+FIELDS = ("id", "time_unix_us", *WireData.__struct_fields__)
+PUT = tuple(getattr(UsageEvent, name).__set__ for name in FIELDS)
+event_fields = attrgetter(*FIELDS)
+"""What `event_of_fields` makes an equal event of, in another process too."""
 
 
-def _unchecked_event(request_id: str, time_unix_us: int, data: WireData) -> UsageEvent:
-    """An event of fields that are known to be valid."""
+def event_of_fields(fields: tuple[Any, ...]) -> UsageEvent:
+    """An event of FIELDS that are known to be valid: they are not checked again."""
     event = object.__new__(UsageEvent)
-    for put, value in zip(PUT, (request_id, time_unix_us, *astuple(data)), strict=True):
+    for put, value in zip(PUT, fields, strict=True):
         put(event, value)
     return event
 

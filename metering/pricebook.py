@@ -106,8 +106,7 @@ class RatingLine(NamedTuple):
     amount_nanos: int
 
 
-@dataclass(frozen=True, slots=True)
-class Rating:
+class Rating(NamedTuple):
     """`volumes`: those that chose the tiers, where the prices have tiers."""
 
     lines: tuple[RatingLine, ...]
@@ -155,6 +154,11 @@ def rate(event: UsageEvent, book: PriceBook, volumes: Mapping[str, int] | None =
     """One line per token kind, in the order of KINDS; only what serves costs. RatingError for another book's event."""
     if event.price_book != book.digest:
         raise RatingError(f"event {event.id} names another price book: {event.price_book}")
+    return rate_event(event, book, volumes)
+
+
+def rate_event(event: UsageEvent, book: PriceBook, volumes: Mapping[str, int] | None = None) -> Rating:
+    """`rate` for who has looked the book up under the name that the event gives: no digest is computed."""
     return rate_tokens(
         book, event.adapter, event.prompt_tokens, event.cached_tokens, event.completion_tokens, event.purpose, volumes
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -11,44 +11,49 @@ from metering.postings import Transfer
 from metering.pricebook import PriceBook, Rating
 from metering.terms import Terms
 
+# Canonical without a second look: whole numbers within 64 bits, and names that are ASCII. The record is canonical, and
+# the members of a body are, in their order, "event", "rating", "settlement" and "shares".
 
-def receipt_body(
-    record: bytes,
-    terms: Terms,
-    shares: Mapping[str, int],
-    book: PriceBook,
-    rating: Rating,
-    transfers: Sequence[Transfer],
-    window: int,
-    time: str,
-) -> bytes:
-    """Its canonical bytes."""
-    rest: dict[str, Any] = {
-        "rating": {
-            "currency": book.currency,
-            "lines": [
-                {
-                    "amount_nanos": line.amount_nanos,
-                    "kind": line.kind,
-                    "quantity": line.quantity,
-                    "unit_nanos": line.unit_nanos,
-                }
-                for line in rating.lines
-            ],
-            "total_nanos": rating.total_nanos,
-        },
-        "settlement": {
-            "time": time,
-            "transfers": [
-                {"amount": t.amount, "code": t.code, "credit": t.credit, "debit": t.debit, "id": t.id, "unit": t.unit}
-                for t in transfers
-            ],
-            "window": window,
-        },
-        "shares": {"fidelity_ppm": terms.fidelity_ppm, "method": terms.method, "provisional_ppm": shares},
+
+class Frame(NamedTuple):
+    """What a body says before and after its settlement: it takes the event and its documents to know, no database."""
+
+    before: bytes
+    after: bytes
+
+
+def receipt_frame(terms: Terms, shares: Mapping[str, int], book: PriceBook, rating: Rating) -> Frame:
+    rated: dict[str, Any] = {
+        "currency": book.currency,
+        "lines": [
+            {
+                "amount_nanos": line.amount_nanos,
+                "kind": line.kind,
+                "quantity": line.quantity,
+                "unit_nanos": line.unit_nanos,
+            }
+            for line in rating.lines
+        ],
+        "total_nanos": rating.total_nanos,
     }
     if rating.volumes is not None:
-        rest["rating"]["volumes"] = rating.volumes
-    # Canonical without a second look: whole numbers within 64 bits, and names that are ASCII. The record is canonical,
-    # and "event" sorts first.
-    return b'{"event":' + record + b"," + orjson.dumps(rest, option=orjson.OPT_SORT_KEYS)[1:]
+        rated["volumes"] = rating.volumes
+    shared = {"fidelity_ppm": terms.fidelity_ppm, "method": terms.method, "provisional_ppm": shares}
+    return Frame(b',"rating":' + _dumps(rated) + b',"settlement":', b',"shares":' + _dumps(shared) + b"}")
+
+
+def receipt_body(record: bytes, frame: Frame, transfers: Sequence[Transfer], window: int, time: str) -> bytes:
+    """Its canonical bytes."""
+    settled = {
+        "time": time,
+        "transfers": [
+            {"amount": t.amount, "code": t.code, "credit": t.credit, "debit": t.debit, "id": t.id, "unit": t.unit}
+            for t in transfers
+        ],
+        "window": window,
+    }
+    return b"".join((b'{"event":', record, frame.before, _dumps(settled), frame.after))
+
+
+def _dumps(value: dict[str, Any]) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from metering.canonical import digest
-from metering.catalog import Catalog, provisional_shares
+from metering.catalog import Catalog, frame_event
 from metering.errors import RatingError
 from metering.event import UsageEvent, rfc3339
 from metering.ledger import MICROTOKEN, MICROTOKENS_PER_TOKEN, receivable, wallet
@@ -16,7 +16,7 @@ from metering.log import LogTree, sign_checkpoint
 from metering.note import NoteSigner
 from metering.period import current_month
 from metering.postings import Postings, Transfer
-from metering.pricebook import Rating, rate_tokens
+from metering.pricebook import Rating, rate_event
 from metering.reading import Reading
 from metering.receipt_body import receipt_body
 from metering.store import Connection
@@ -116,17 +116,14 @@ class Batch:
         if not self.window:
             self.window = open_window(self.connection, self.time_us)
         volumes = self._volumes(event) if book.prices(event.adapter).tiers else None
-        rating = rate_tokens(
-            book, event.adapter, event.prompt_tokens, event.cached_tokens, event.completion_tokens, event.purpose,
-            volumes,
-        )  # fmt: skip
+        rating = rate_event(event, book, volumes)
         total_nanos = rating.total_nanos
         base_only = event.purpose != "serve" or not terms.declared
         transfers = [*self._charge(event, total_nanos), *self._count(event, base_only)]
         self.totals.add(event, total_nanos, base_only=base_only)
         self._add_lines(event, rating)
-        shares = provisional_shares(event, terms) if reading.shares is None else reading.shares
-        body = receipt_body(reading.record, terms, shares, book, rating, transfers, self.window, self.time)
+        frame = reading.frame or frame_event(event, terms, book, rating)
+        body = receipt_body(reading.record, frame, transfers, self.window, self.time)
         self.settled[event.id] = reading.digest
         self.bodies[event.id] = (
             event.id, reading.digest, self.window, event.tenant, event.terms, event.completion_tokens,

@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 
 from metering.catalog import Catalog
 from metering.config import MeteringConfig
+from metering.decoder import Decoder
 from metering.errors import LedgerUnavailable, LogKeyRetired, SettlerRunning
 from metering.ledger import Ledger, now_us
 from metering.log_key import is_waiting, load_signer
 from metering.month_end import MonthEnd
 from metering.process import Process, run_process
-from metering.reading import Reading, read_record
+from metering.reading import Reading
 from metering.settlement import Batch, SettledBatch
 from metering.source import SourceRecord, open_source
 from metering.store import Connection
@@ -25,7 +26,6 @@ from metering.windows import close_open_window, find_open_window, last_settled_u
 TIDY_SECONDS = 2.0
 RETRY_SECONDS = 1.0
 LAST_SECONDS = 10.0  # told to stop, a settler goes on for at most this long with what waits
-Decoded = tuple[Sequence[SourceRecord], list[Reading]]
 NOT_THE_RECORD = (LedgerUnavailable, LogKeyRetired)  # what fails a transaction whatever is in it
 
 
@@ -49,7 +49,8 @@ class Settler:
         self._month_end = MonthEnd(self._ledger)
         self._retried_at = -2  # the last public entry of the log when quarantine was last retried; -1 stands for none
         self.source = open_source(config, self._ledger.store)
-        self._ahead: Decoded | None = None  # read and decoded while the last batch was being committed
+        self._decoder = Decoder(self._catalog)
+        self._ahead: Sequence[SourceRecord] = ()  # what the decoder has begun to read
 
     def read_key(self) -> bool:
         """Read the log's key again after LogKeyRetired: the operator has rotated it. False when it is the same."""
@@ -58,24 +59,20 @@ class Settler:
 
     def step(self) -> SettledBatch:
         """Settle one batch of what the source and the inbox hold, in one transaction that also signs a checkpoint."""
-        records, readings = self._ahead or self._decoded(self.source.read(self._config.batch_size))
-        self._ahead = None
+        records, readings = self._next()
         if not records and not self._waits("log_inbox"):
             return SettledBatch()
-        ahead: list[Decoded] = []
-
-        def read_ahead() -> None:
-            ahead.append(self._decoded(self.source.read_ahead(self._config.batch_size, records)))
-
+        full = len(records) == self._config.batch_size
+        ahead = self.source.read_ahead(self._config.batch_size, records) if full else ()
+        self._decoder.begin(_payloads(ahead))
         try:
-            done = self._settle(readings, records, read_ahead if len(records) == self._config.batch_size else None)
+            done = self._settle(readings, records)
         except NOT_THE_RECORD:
             raise
         except Exception:  # one record that no transaction survives must neither stop the others nor go unseen
             done = self._settle_apart(readings) + self._settle([], records)
         self.source.acknowledge(records)
-        if ahead and ahead[0][0]:
-            self._ahead = ahead[0]
+        self._ahead = ahead
         return done
 
     def drain(self, until: float = float("inf")) -> SettledBatch:
@@ -98,7 +95,7 @@ class Settler:
         """Settle what was put aside, for when missing terms or prices have arrived; what still fails stays."""
         with self._ledger.store.read() as connection:
             rows = connection.execute("SELECT record FROM quarantine ORDER BY time_us, record_digest")
-        readings = [read_record(bytes(row[0]), self._catalog) for row in rows]
+        readings = self._decoder.read([bytes(row[0]) for row in rows])
         try:
             return self._retry(readings)
         except NOT_THE_RECORD:
@@ -129,18 +126,26 @@ class Settler:
             self.close_window(due_us)
         return done
 
+    def problems(self) -> list[str]:
+        """What is wrong now, in words; the same words while it lasts."""
+        return [*self.source.problems(), *self._decoder.problems()]
+
     def close(self) -> None:
+        self._decoder.close()
         self.source.close()
         self._ledger.close()
 
-    def _settle(
-        self,
-        readings: Sequence[Reading],
-        records: Sequence[SourceRecord],
-        meanwhile: Callable[[], None] | None = None,
-    ) -> SettledBatch:
+    def _next(self) -> tuple[Sequence[SourceRecord], list[Reading]]:
+        """What was read ahead if anything was, else what the source has now."""
+        records, self._ahead = self._ahead, ()
+        if records:
+            return records, self._decoder.finish()
+        records = self.source.read(self._config.batch_size)
+        return records, self._decoder.read(_payloads(records))
+
+    def _settle(self, readings: Sequence[Reading], records: Sequence[SourceRecord]) -> SettledBatch:
         """One transaction: settle the readings, sequence the inbox, note that the records need not come again."""
-        with self._ledger.store.write(meanwhile=meanwhile) as connection:
+        with self._ledger.store.write() as connection:
             time_us = self._take_turn(connection)
             done = self._batch(connection, readings, time_us)
             self.source.store_position(connection, records)
@@ -197,9 +202,6 @@ class Settler:
         self._last_us = max(self._last_us, last_settled_us(connection), now_us())
         return self._last_us
 
-    def _decoded(self, records: Sequence[SourceRecord]) -> Decoded:
-        return records, [read_record(record.payload, self._catalog) for record in records]
-
     def _last_entry(self) -> int:
         """Index of the log's last entry that is not usage: what quarantine lacks may have come with it.
 
@@ -212,6 +214,10 @@ class Settler:
     def _waits(self, table: str) -> bool:
         with self._ledger.store.read() as connection:
             return bool(connection.execute(f"SELECT 1 FROM {table} LIMIT 1"))
+
+
+def _payloads(records: Sequence[SourceRecord]) -> list[bytes]:
+    return [record.payload for record in records]
 
 
 def settle(process: Process) -> None:
@@ -237,7 +243,7 @@ def run(settler: Settler, poll_seconds: float, stop: threading.Event, say: Calla
         except LogKeyRetired as error:
             if not settler.read_key():
                 pause, problems = RETRY_SECONDS, {f"{error}; waiting for the new key in log.key"}
-        problems |= set(settler.source.problems())
+        problems |= set(settler.problems())
         for problem in sorted(problems - said):
             say(problem)
         said = problems

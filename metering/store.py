@@ -6,8 +6,7 @@ SQLite runs one writer at a time (BEGIN IMMEDIATE); on PostgreSQL rows that deci
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -55,13 +54,10 @@ class Connection(Protocol):
 class Store(Protocol):
     """A database: transactions over connections, one connection per thread."""
 
-    def write(
-        self, *, durable: bool = True, meanwhile: Callable[[], None] | None = None
-    ) -> AbstractContextManager[Connection]:
+    def write(self, *, durable: bool = True) -> AbstractContextManager[Connection]:
         """A write transaction: committed durably on leaving, rolled back on an exception. Raises LedgerUnavailable.
 
         Without `durable` a power cut (not a killed process) may undo it, together with all that came after it.
-        `meanwhile` is called once while the commit is under way; it must not touch the store.
         """
         ...
 
@@ -74,20 +70,6 @@ class Store(Protocol):
         ...
 
     def close(self) -> None: ...
-
-
-def beside(wait: Callable[[], object], act: Callable[[], None] | None) -> None:
-    """Run `wait`, which leaves the interpreter alone, while a thread of its own runs `act`.
-
-    Not the other way round: `wait` would come to its start only when the interpreter is taken from `act`, after 5 ms.
-    """
-    if act is None:
-        wait()
-        return
-    with ThreadPoolExecutor(1) as pool:
-        acting = pool.submit(act)
-        wait()
-    acting.result()
 
 
 def open_store(config: MeteringConfig) -> Store:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -13,7 +13,7 @@ import psycopg
 from psycopg.adapt import Loader
 
 from metering.errors import LedgerUnavailable
-from metering.store import Connection, Rows, beside, migrate
+from metering.store import Connection, Rows, migrate
 
 # What REFERENCES accounts says of a transfer's two accounts, for all rows of a statement at once.
 TRANSFER_ACCOUNTS = """
@@ -70,8 +70,8 @@ class PostgresStore:
             migrate(connection, POSTGRES_TYPES)
 
     @contextmanager
-    def write(self, *, durable: bool = True, meanwhile: Callable[[], None] | None = None) -> Iterator[Connection]:
-        yield from self._transaction("BEGIN" if durable else BEGIN_ASYNCHRONOUS, " FOR UPDATE", meanwhile)
+    def write(self, *, durable: bool = True) -> Iterator[Connection]:
+        yield from self._transaction("BEGIN" if durable else BEGIN_ASYNCHRONOUS, " FOR UPDATE")
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -96,9 +96,7 @@ class PostgresStore:
                 raw.close()
             self._opened.clear()
 
-    def _transaction(
-        self, begin: str, row_lock: str, meanwhile: Callable[[], None] | None = None
-    ) -> Iterator[Connection]:
+    def _transaction(self, begin: str, row_lock: str) -> Iterator[Connection]:
         try:
             raw = getattr(self._local, "raw", None)
             if raw is None or raw.closed:
@@ -106,7 +104,7 @@ class PostgresStore:
             raw.execute(begin)
             try:
                 yield PostgresConnection(raw, row_lock)
-                beside(lambda: raw.execute("COMMIT"), meanwhile)
+                raw.execute("COMMIT")
             except BaseException:
                 if not raw.closed:
                     raw.rollback()

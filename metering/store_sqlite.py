@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import chain
@@ -15,7 +15,7 @@ from typing import Any
 import apsw
 
 from metering.errors import LedgerUnavailable
-from metering.store import Connection, Rows, beside, migrate
+from metering.store import Connection, Rows, migrate
 
 BUSY_MILLISECONDS = 30_000
 PAGE_BYTES = 8192  # of new files: three receipts fit a page; of 4096 each took a page, and commits twice the time
@@ -48,8 +48,8 @@ class SqliteStore:
             migrate(connection, SQLITE_TYPES)
 
     @contextmanager
-    def write(self, *, durable: bool = True, meanwhile: Callable[[], None] | None = None) -> Iterator[Connection]:
-        yield from self._transaction("BEGIN IMMEDIATE", durable, meanwhile)
+    def write(self, *, durable: bool = True) -> Iterator[Connection]:
+        yield from self._transaction("BEGIN IMMEDIATE", durable)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -74,16 +74,14 @@ class SqliteStore:
         while self._locks:
             os.close(self._locks.pop())
 
-    def _transaction(
-        self, begin: str, durable: bool = True, meanwhile: Callable[[], None] | None = None
-    ) -> Iterator[Connection]:
+    def _transaction(self, begin: str, durable: bool = True) -> Iterator[Connection]:
         try:
             connection = self._connection()
             connection.be_durable(durable)
             connection.execute(begin)
             try:
                 yield connection
-                beside(lambda: connection.execute("COMMIT"), meanwhile)
+                connection.execute("COMMIT")
             except BaseException:
                 connection.rollback()
                 raise

@@ -38,7 +38,7 @@ TARGETS = {  # at least, for rates; at most, for times
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m metering.bench", description=__doc__)
-    parser.add_argument("--events", type=int, default=8_000, help="in a round")
+    parser.add_argument("--events", type=int, default=16_000, help="in a round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=MeteringConfig(Path()).batch_size, help="events in a transaction")
     parser.add_argument("--invoice-events", type=int, default=1_000_000)

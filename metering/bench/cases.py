@@ -7,7 +7,6 @@ import multiprocessing
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -23,6 +22,7 @@ from metering.bench.market import (
     write_journal,
 )
 from metering.bench.rivals import RowInserts, create_rivals, insert_raw, transfer_in_sql
+from metering.bench.usage import cpu_seconds, resident_kib
 from metering.canonical import digest
 from metering.config import MeteringConfig
 from metering.invoice import build_invoice
@@ -76,9 +76,9 @@ def settlement_rates(
         made = list(make_events(number * events, events))
         place_holds(ledger, made)
         write_journal(config, encode_all(made))
-        began = time.process_time()
+        began = cpu_seconds()
         rates["settled"].append(events / timed(settler.drain))
-        rates["settled_per_cpu_second"].append(events / (time.process_time() - began))
+        rates["settled_per_cpu_second"].append(events / max(cpu_seconds() - began, 1e-9))
         with ledger.store.read() as connection:
             bodies = connection.execute("SELECT id, body FROM usage ORDER BY leaf_index DESC LIMIT ?", (events,))[::-1]
         stored = [(str(name), bytes(body)) for name, body in bodies]
@@ -202,14 +202,6 @@ def _settle_for_long(config: MeteringConfig, events: int, rounds: int) -> dict[i
     settler.close()
     ledger.close()
     return sizes
-
-
-def resident_kib(name: str) -> int:
-    """VmRSS, or VmHWM, its highest value: within a batch it goes up and down by 20 MiB."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1])
-    raise OSError(f"no {name} in /proc/self/status")
 
 
 def timed(act: Callable[..., object], *arguments: Any) -> float:

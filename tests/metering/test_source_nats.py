@@ -145,14 +145,14 @@ def plant_failure(patch, market) -> None:
     """A fault in rating that one event meets: cached_tokens 9."""
     from metering import settlement
 
-    real = settlement.rate_tokens
+    real = settlement.rate_event
 
-    def rate(book, adapter, prompt, cached, *rest):
-        if cached == 9:
+    def rate(event, *rest):
+        if event.cached_tokens == 9:
             raise ZeroDivisionError("planted")
-        return real(book, adapter, prompt, cached, *rest)
+        return real(event, *rest)
 
-    patch.setattr(settlement, "rate_tokens", rate)
+    patch.setattr(settlement, "rate_event", rate)
 
 
 def findings(config, market) -> list[str]:

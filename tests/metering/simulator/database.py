@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -55,15 +55,13 @@ class CrashingStore:
         self._moment = ""
 
     @contextmanager
-    def write(self, *, durable: bool = True, meanwhile: Callable[[], None] | None = None) -> Iterator[Connection]:
+    def write(self, *, durable: bool = True) -> Iterator[Connection]:
         moment, self._moment = self._moment, ""
-        with self._inner.write(durable=durable, meanwhile=meanwhile) as connection:
+        with self._inner.write(durable=durable) as connection:
             yield DyingConnection(connection, self._dice.randrange(40)) if moment == "statement" else connection
             if moment == "before commit":
                 raise Crash
             if moment == "unavailable":
-                if meanwhile:
-                    meanwhile()  # it is the commit that fails
                 raise LedgerUnavailable("simulated: database or disk is full")
         if durable:
             self._tail.holds.clear()

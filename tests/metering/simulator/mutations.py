@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from unittest import mock
 
 USERS = (
-    "billing_record", "check", "credit_note", "dispute", "freeze", "invoice", "invoice_lifecycle", "invoice_payment",
-    "journal", "journal_reader", "ledger", "log", "log_key", "month_end", "postings", "pricebook", "segment",
-    "settlement", "settler", "shares", "volume", "windows",
+    "billing_record", "catalog", "check", "credit_note", "dispute", "freeze", "invoice", "invoice_lifecycle",
+    "invoice_payment", "journal", "journal_reader", "ledger", "log", "log_key", "month_end", "postings", "pricebook",
+    "segment", "settlement", "settler", "shares", "volume", "windows",
 )  # fmt: skip
 
 
@@ -110,7 +110,7 @@ MUTATIONS = (
     ),
     Mutation(
         "keep what was read ahead of a failed commit", "settler", "Settler.step",
-        "ahead.append(", "self._ahead = (",
+        "self._decoder.begin(_payloads(ahead))", "self._decoder.begin(_payloads(ahead)); self._ahead = ahead",
     ),
     Mutation(
         "double post", "postings", "Postings.post",
