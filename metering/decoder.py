@@ -2,18 +2,19 @@
 
 One interpreter can settle 20,000 events/s on SQLite; 16 of the 50 us that each takes need no database. The helper is
 `python -m metering.decoder`, started by the first batch that is worth it. It has nothing to lose: it ends with the
-settler, however that ends (its socket closes), and should it die first, the settler reads alone from then on.
+settler, however that ends (its pipe closes), and should it die first, the settler reads alone from then on.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -25,6 +26,7 @@ from metering.receipt_body import Frame
 
 Packed = tuple[str, tuple[Any, ...] | None, str, tuple[bytes, ...] | None]
 WORTH_IT = 256  # records; a batch of fewer is read sooner than sent
+PIPE_BYTES = 1024 * 1024  # what Linux gives to anybody
 ANSWER_SECONDS = 30.0  # a helper that is silent for so long is given up
 
 
@@ -86,11 +88,14 @@ class Helper:
     """The other process, seen from the settler's."""
 
     def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            command = [sys.executable, "-m", "metering.decoder", str(theirs.fileno())]
-            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
-        self._pipe = Connection(ours.detach())
+        (asks, self._questions), (self._answers, says) = Pipe(duplex=False), Pipe(duplex=False)
+        with asks, says:
+            for end in (self._questions, says):  # whole batches fit, so that neither side waits for the other to read
+                with suppress(PermissionError):  # a user's pipes have a limit; with smaller ones it is only slower
+                    fcntl.fcntl(end.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+            ends = (asks.fileno(), says.fileno())
+            command = [sys.executable, "-m", "metering.decoder", *map(str, ends)]
+            self._process = subprocess.Popen(command, pass_fds=ends, stdin=subprocess.DEVNULL)
         self._known = (0, 0)  # terms and price books that it has been sent
         self._owes = False  # an answer
 
@@ -99,7 +104,7 @@ class Helper:
         if self._owes:
             self._receive()
         terms, books = documents = catalog.beyond(*self._known)
-        self._pipe.send((documents, records))
+        self._questions.send((documents, records))
         self._known = (self._known[0] + len(terms), self._known[1] + len(books))
         self._owes = True
 
@@ -108,26 +113,27 @@ class Helper:
         return [_unpack(record, sent) for record, sent in zip(records, self._receive(), strict=True)]
 
     def close(self) -> None:
-        self._pipe.close()
+        self._questions.close()
+        self._answers.close()
         self._process.kill()
         self._process.wait()
 
     def _receive(self) -> list[Packed]:
-        if not self._pipe.poll(ANSWER_SECONDS):
+        if not self._answers.poll(ANSWER_SECONDS):
             raise TimeoutError("no answer")
         self._owes = False
-        sent: list[Packed] = self._pipe.recv()
+        sent: list[Packed] = self._answers.recv()
         return sent
 
 
-def serve(pipe: Connection) -> None:
+def serve(questions: Connection, answers: Connection) -> None:
     """The helper's work: each message is documents and records, each answer the readings without their records."""
     catalog = Catalog()
     while True:
-        documents, records = pipe.recv()
+        documents, records = questions.recv()
         catalog.learn(documents)
         seen: dict[Any, Any] = {}
-        pipe.send([_pack(read_record(record, catalog), seen) for record in records])
+        answers.send([_pack(read_record(record, catalog), seen) for record in records])
 
 
 def _pack(reading: Reading, seen: dict[Any, Any]) -> Packed:
@@ -150,7 +156,7 @@ def main() -> int:
         signal.signal(number, signal.SIG_IGN)
     calm_collector()
     with suppress(EOFError, OSError):
-        serve(Connection(int(sys.argv[1])))
+        serve(*(Connection(int(end)) for end in sys.argv[1:]))
     return 0
 
 

@@ -23,10 +23,11 @@ from metering.canonical import digest
 from metering.config import MeteringConfig
 from metering.errors import EventsError, EventsUnavailable, ForwarderRunning
 from metering.forwarder_state import load_state
-from metering.journal_reader import JournalReader, JournalRecord
+from metering.journal_reader import JournalReader
 from metering.nats_publisher import Message, Publisher
 from metering.nats_stream import CONSUMER, NATS_ERRORS, connected, ensure_stream, reason, shown, subject
 from metering.process import Process, run_process
+from metering.source import SourceRecord
 
 LOCK = "forwarder.lock"
 REQUEST_ID = re.compile(r"req_[0-9a-f]{32}\Z")
@@ -87,7 +88,8 @@ class Forwarder:
                 self.state.stream = ""
                 failure = f"stream {self._config.events_stream} was replaced"
                 break
-            self.state.note(record.segment, record.next_offset, answer.seq)
+            segment, next_offset = record.position
+            self.state.note(segment, next_offset, answer.seq)
             self.state.published += 1
             self.state.duplicates += answer.duplicate
         self.state.failure = failure
@@ -146,7 +148,7 @@ class Forwarder:
         self.state.unsettled = (info.num_pending or 0) + (info.num_ack_pending or 0)
         return info.ack_floor.stream_seq if info.ack_floor else 0
 
-    def _fits(self, record: JournalRecord) -> bool:
+    def _fits(self, record: SourceRecord) -> bool:
         return len(record.payload) <= self._client.max_payload - HEADER_BYTES
 
 

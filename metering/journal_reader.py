@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from metering.errors import JournalCorrupt
 from metering.segment import (
@@ -21,18 +20,11 @@ from metering.segment import (
     decode_frame,
     encode_frame,
 )
+from metering.source import SourceRecord
 
 FIRST_READ_BYTES = 16 * 1024
 READ_BYTES = 4 * 1024 * 1024
 STALE_SECONDS = 60.0  # a half-made segment this old has no maker any more
-
-
-class JournalRecord(NamedTuple):
-    """One record and the cursor that stands after it."""
-
-    segment: str
-    next_offset: int
-    payload: bytes
 
 
 class JournalReader:
@@ -48,13 +40,14 @@ class JournalReader:
 
     def read(
         self, cursors: Mapping[str, int], limit: int, ahead: Mapping[str, int] | None = None
-    ) -> list[JournalRecord]:
-        """Up to `limit` records after the cursors (segments without one are read from their start).
+    ) -> list[SourceRecord]:
+        """Up to `limit` records after the cursors (segments without one are read from their start); the position of
+        each is the cursor that stands after it.
 
         `ahead` are cursors that are not stored yet and count where they are given.
         """
         ahead = ahead or {}
-        records: list[JournalRecord] = []
+        records: list[SourceRecord] = []
         for segment in self.segments():
             if segment in self._finished:
                 continue
@@ -66,7 +59,7 @@ class JournalReader:
                     if stored:  # else the caller may fail to store its cursor, and ask for them again
                         self._finished.add(segment)
                     break
-                records.append(JournalRecord(segment, frame.next_offset, frame.payload))
+                records.append(SourceRecord(frame.payload, (segment, frame.next_offset)))
                 if len(records) == limit:
                     return records
         return records

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from metering.config import MeteringConfig
 from metering.errors import JournalCorrupt
-from metering.journal_reader import JournalReader, JournalRecord
+from metering.journal_reader import JournalReader
 from metering.source import SourceRecord
 from metering.store import Connection, Store
 
@@ -23,10 +23,10 @@ class JournalSource:
             self._cursors: dict[str, int] = dict(connection.execute("SELECT segment, next_offset FROM journal_cursors"))
 
     def read(self, limit: int) -> list[SourceRecord]:
-        return _positioned(self._reader.read(self._cursors, limit))
+        return self._reader.read(self._cursors, limit)
 
     def read_ahead(self, limit: int, beyond: Sequence[SourceRecord]) -> list[SourceRecord]:
-        return _positioned(self._reader.read(self._cursors, limit, dict(record.position for record in beyond)))
+        return self._reader.read(self._cursors, limit, dict(record.position for record in beyond))
 
     def store_position(self, connection: Connection, records: Sequence[SourceRecord]) -> None:
         connection.executemany(
@@ -52,7 +52,3 @@ class JournalSource:
         return [f"journal damaged: {damage}" for damage in self._damaged]
 
     def close(self) -> None: ...
-
-
-def _positioned(records: list[JournalRecord]) -> list[SourceRecord]:
-    return [SourceRecord(record.payload, (record.segment, record.next_offset)) for record in records]

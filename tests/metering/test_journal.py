@@ -214,7 +214,7 @@ def test_many_writers_share_a_directory_and_segments_rotate(config):
             future.result(timeout=10)
         while batch := reader.read(cursors, 17):
             seen += [record.payload for record in batch]
-            cursors |= {record.segment: record.next_offset for record in batch}
+            cursors |= dict(record.position for record in batch)
     for writer in writers:
         writer.close()
     assert len(seen) == len(set(seen)) == 4 * 3 * 40

@@ -112,7 +112,7 @@ class SimulatedForwarder:
         self._attach()
         records = self._reader.read(self.state.cursors, self._config.batch_size)
         for record in records:
-            self.state.note(record.segment, record.next_offset, self._bus.publish(record.payload))
+            self.state.note(*record.position, self._bus.publish(record.payload))
         if records and self._dice.random() < 0.1:
             raise Crash
         self.state.save(self._config.journal_dir)

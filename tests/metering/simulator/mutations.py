@@ -144,6 +144,10 @@ MUTATIONS = (
     ),
     Mutation("charge a canary", "pricebook", "rate_tokens", 'if purpose == "serve"', "if True"),
     Mutation(
+        "a receipt framed before its rating", "catalog", "Catalog.known_frame",
+        "rate_event(event, book)", "rate_event(event, book)._replace(lines=())",
+    ),
+    Mutation(
         "leaves shifted by the inbox", "settlement", "Batch.finish",
         "tree.append(entries) + len(inbox)", "tree.append(entries)",
     ),
