@@ -195,7 +195,7 @@ def parse(argv: list[str] | None) -> tuple[Plan, bool, bool]:
     add("--kind", choices=ENGINE_OPTIONS, default="gpu" if shutil.which("nvidia-smi") else "cpu")
     add("--base", type=Path, default=default_base(), help="base model directory (the demo's)")
     add("--shape", choices=SHAPES, help="a base model of this shape with random weights, instead of --base")
-    add("--slots", type=int, default=8, help="adapters that share one step, on both sides (8)")
+    add("--slots", type=int, default=32, help="adapters that share one step, on both sides (32)")
     add("--rounds", type=int)
     add("--streams", type=int)
     add("--compiled-rounds", type=int, help="rounds beside vLLM with its default compilation")
