@@ -48,7 +48,7 @@ def judge(
         present = sorted({example.owner for example in fitting.data.examples})
         exact = {key: seen.calibration.scores[key] for key in ("trace", "ekfac")}
         margins = bank.margins(seen.calibration_examples, runs, progress)
-        toward = fitting.regime.exact
+        toward = list(exact)
         calibration = Evidence(margins, runs, present, exact | {"provenance": labels}, toward)
         asked = Evidence(bank.margins(queries, runs, progress), runs, present, seen.queries.scores, toward)
         rows = exact_rows(seen, fitting.model.parameter.numel()) | head_rows(fitting, seen, compared=compare_heads)

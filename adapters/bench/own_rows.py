@@ -121,7 +121,7 @@ def calibrated_row(fitting: Fitting, seen: Seen, evidence: Evidence, outcomes: O
 
 
 def retrained_row(seen: Seen, bank: Bank, queries: Sequence[TokenExample], evidence: Evidence) -> OwnRow:
-    """Datamodel of each query's own tokens, pulled toward an exact scorer: what whoever kept the bank can audit with.
+    """Datamodel of each query's own tokens, pulled toward exact scorers: what whoever kept the bank can audit with.
 
     `evidence` is of the queries' tokens. Its costs: training the half subsets, and each token's margin under them all.
     """

@@ -53,14 +53,14 @@ def mixes(targets: Sequence[str]) -> list[dict[str, float]]:
 class Evidence:
     """What retraining says of some tokens: `margins` [R, N] under `runs`, of contributors `present`.
 
-    `targets` [N, C] in nats are what else a head could be fitted to; the bank's own starts from the one named `toward`.
+    `targets` [N, C] in nats are what else a head could be fitted to; the bank's own starts from those named `toward`.
     """
 
     margins: Tensor
     runs: Sequence[Run]
     present: Sequence[int]
     targets: Mapping[str, Tensor]
-    toward: str
+    toward: Sequence[str]
 
     @property
     def contributors(self) -> int:
@@ -74,7 +74,7 @@ class Evidence:
         count = len({self.runs[i].members for i in halves})
         dropped = {i for place, i in enumerate(halves) if place % count in left}
         kept = [i for i in range(len(self.runs)) if i not in dropped]
-        runs, start = [self.runs[i] for i in kept], self.targets[self.toward]
+        runs, start = [self.runs[i] for i in kept], [self.targets[name] for name in self.toward]
         return coefficients(self.margins[kept], runs, self.present, self.contributors, start)
 
     def mixed(self, shares: Mapping[str, float], without: Index | None = None) -> Tensor:

@@ -112,7 +112,7 @@ def _judge(
         runs=[run for run in bank.runs if run.kind != LEFT_OUT],
         present=sorted({example.owner for example in fitting.data.examples}),
         targets=seen.scores | {"provenance": fitting.labels(calibration)},
-        toward=fitting.regime.exact,
+        toward=list(seen.scores),
     )
     choice = choose(seen, evidence, answers.seen, measured, fitting.regime.ridge_ppm / 1e6)
 

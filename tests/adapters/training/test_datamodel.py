@@ -14,19 +14,49 @@ RUNS = plan(CONTRIBUTORS, 12, (1, 2), leave_one_out=False, design_seed=0)
 MEMBERS = indicator([run.members for run in RUNS], CONTRIBUTORS)
 
 
+def drawn(seed: int, *shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def gap(found: torch.Tensor, theta: torch.Tensor) -> float:
+    """Mean square of what half subsets can tell: not the common part."""
+    left = found - theta
+    return float((left - left.mean(1, keepdim=True)).square().mean())
+
+
 def test_linear_margins_are_recovered() -> None:
-    """Exactly, whatever the intercepts; contributors without an example stay at zero."""
-    draw = torch.Generator().manual_seed(0)
-    theta = torch.randn(TOKENS, CONTRIBUTORS, generator=draw, dtype=torch.float64)
-    margins = (torch.randn(TOKENS, 1, generator=draw, dtype=torch.float64) + theta @ MEMBERS.T).T
-    found = coefficients(margins, RUNS, range(CONTRIBUTORS), CONTRIBUTORS)
-    torch.testing.assert_close(found, theta, rtol=1e-4, atol=1e-4)
+    """Exactly when the scorers hold them between them, whatever intercepts; who has no example stays at zero."""
+    parts = drawn(0, TOKENS, CONTRIBUTORS), drawn(1, TOKENS, CONTRIBUTORS)
+    theta = 2 * parts[0] - 3 * parts[1]
+    margins = (drawn(2, TOKENS, 1) + theta @ MEMBERS.T).T
+    found = coefficients(margins, RUNS, range(CONTRIBUTORS), CONTRIBUTORS, parts)
+    torch.testing.assert_close(found, theta, rtol=1e-6, atol=1e-6)
     assert explained(found, margins, RUNS) > 0.9999
+    twice = coefficients(margins, RUNS, range(CONTRIBUTORS), CONTRIBUTORS, [*parts, parts[0]])
+    torch.testing.assert_close(twice, theta, rtol=1e-6, atol=1e-6)
     absent = theta.clone()
     absent[:, 2] = 0
-    found = coefficients((absent @ MEMBERS.T).T, RUNS, [0, 1, 3, 4, 5], CONTRIBUTORS)
-    torch.testing.assert_close(found, absent, rtol=1e-4, atol=1e-4)
+    found = coefficients((absent @ MEMBERS.T).T, RUNS, [0, 1, 3, 4, 5], CONTRIBUTORS, [absent])
+    torch.testing.assert_close(found, absent, rtol=1e-6, atol=1e-6)
     assert torch.count_nonzero(found[:, 2]) == 0
+
+
+def test_more_half_subsets_outweigh_a_scorer_that_is_wrong() -> None:
+    """An unrelated scorer costs less the more there is to see; another seed of the same subsets changes nothing."""
+    theta, wrong = drawn(3, TOKENS, CONTRIBUTORS), drawn(4, TOKENS, CONTRIBUTORS)
+    gaps = []
+    for subsets in (4, 20):
+        once, again = (plan(CONTRIBUTORS, subsets, s, leave_one_out=False, design_seed=0) for s in ((1,), (1, 2)))
+        found, repeated = (
+            coefficients(
+                (theta @ indicator([run.members for run in runs], CONTRIBUTORS).T).T,
+                runs, range(CONTRIBUTORS), CONTRIBUTORS, [wrong],
+            )
+            for runs in (once, again)
+        )  # fmt: skip
+        torch.testing.assert_close(found, repeated)
+        gaps.append(gap(found, theta))
+    assert gaps[1] < 0.1 * gaps[0]
 
 
 def test_the_target_that_predicts_retraining_is_chosen() -> None:
@@ -46,7 +76,7 @@ def test_the_target_that_predicts_retraining_is_chosen() -> None:
     clean = (summed @ halves.T).T
     half = np.stack([clean + np.random.default_rng(seed).normal(size=clean.shape) for seed in (1, 2)])
     outcomes = Outcomes(halves, half, half[:, 0], None, np.arange(TOKENS // 10) % CONTRIBUTORS)
-    evidence = Evidence(margins, RUNS, range(CONTRIBUTORS), {"true": true, "wrong": wrong}, "true")
+    evidence = Evidence(margins, RUNS, range(CONTRIBUTORS), {"true": true, "wrong": wrong}, ["true"])
     choice = choose(seen, evidence, seen, outcomes, ridge=1e-3)
     assert "true" in choice.shares
     assert "wrong" not in choice.shares
@@ -76,12 +106,8 @@ def test_a_scorer_supplies_what_few_retrains_cannot_say() -> None:
     members = indicator([run.members for run in runs], CONTRIBUTORS)
     margins = (theta @ members.T).T + torch.randn(len(runs), TOKENS, generator=draw, dtype=torch.float64)
 
-    def error(found: torch.Tensor) -> float:
-        gap = found - theta
-        return float((gap - gap.mean(1, keepdim=True)).square().mean())  # half subsets do not tell the common part
-
-    alone = error(coefficients(margins, runs, range(CONTRIBUTORS), CONTRIBUTORS))
-    pulled = error(coefficients(margins, runs, range(CONTRIBUTORS), CONTRIBUTORS, scorer))
-    scaled = error(coefficients(margins, runs, range(CONTRIBUTORS), CONTRIBUTORS, 100 * scorer))
-    assert pulled < 0.5 * alone
+    pulled = gap(coefficients(margins, runs, range(CONTRIBUTORS), CONTRIBUTORS, [scorer]), theta)
+    misled = gap(coefficients(margins, runs, range(CONTRIBUTORS), CONTRIBUTORS, [scorer.roll(1, 1)]), theta)
+    scaled = gap(coefficients(margins, runs, range(CONTRIBUTORS), CONTRIBUTORS, [100 * scorer]), theta)
+    assert pulled < 0.5 * misled
     assert abs(scaled - pulled) < 1e-9
