@@ -17,8 +17,11 @@ from adapters.digests import digest
 from adapters.layout import COMPOSITION
 from adapters.package import FIDELITY, HEAD, RECORD, manifest_bytes
 from adapters.record import TrainingRecord, parse_record
+from adapters.training.bank import Subject
+from adapters.training.bank_scorer import BankScorer
 from adapters.training.composed_audit import composed_scorer, part_dir, trains_a
-from adapters.training.dataset import load_dataset, load_tokenizer
+from adapters.training.config import TrainingConfig
+from adapters.training.dataset import TokenDataset, load_dataset, load_tokenizer
 from adapters.training.errors import (
     BaseMismatch,
     DatanetMismatch,
@@ -70,7 +73,7 @@ class AuditModel:
 
     model: AdaptedModel
     head: AttributionHead
-    scorer: DirectionScorer
+    scorer: DirectionScorer | BankScorer
 
     @classmethod
     def load(
@@ -86,9 +89,10 @@ class AuditModel:
         """The package `adapter` (its digest) in `package_dir`, with the scorer asked for or the best there is.
 
         `works` holds training traces (`*.work`), `export_dir` an export of the Datanet version. Without `scorer`: one
-        that the head's report compares with, as far as its data is here. A composed adapter is scored from the traces
-        of its parts, whose packages lie beside it. Raises PackageMissing, PackageChanged, HeadMissing, BaseMismatch,
-        TraceMissing, DatanetMismatch, ExportMismatch.
+        that the head's report compares with, as far as its data is here; `retrained` is the subset bank beside the
+        trace, with both. A composed adapter is scored from the traces of its parts, whose packages lie beside it.
+        Raises PackageMissing, PackageChanged, HeadMissing, BaseMismatch, TraceMissing, DatanetMismatch, ExportMismatch,
+        and what `BankScorer.load` does.
         """
         base = BaseModel.from_directory(base_dir)
         check_package(package_dir, base.digest, adapter)
@@ -100,15 +104,21 @@ class AuditModel:
         record = _record(package_dir)
         trace = find_trace(works, record.weights) if works else None
         name = scorer or _preferred(reported_scorers(package_dir), trace is not None, export_dir is not None)
-        if name in FROM_TRACE:
-            if trace is None:
-                raise TraceMissing(f"no training trace of {record.weights} under {works}: it was trained elsewhere")
+        if trace is None and name in (*FROM_TRACE, BankScorer.name):
+            raise TraceMissing(f"no training trace of {record.weights} under {works}: it was trained elsewhere")
+        if trace is not None and name in FROM_TRACE:
             model = load_adapted(base_dir, package_dir)
             return cls(model, head, DirectionScorer(name, _tensor(trace, name)))
         if export_dir is None:
             raise DatanetMismatch(f"the {name} scorer needs an export of the Datanet version {record.datanet_version}")
         model = load_adapted(base_dir, package_dir)
-        return cls(model, head, _from_datanet(model, base_dir, export_dir, record, head, name))
+        data = _datanet(base_dir, export_dir, record, head)
+        if trace is None or name != BankScorer.name:
+            return cls(model, head, _from_datanet(model, data, name))
+        recipe = TrainingConfig.of(parse_canonical((package_dir / RECORD).read_bytes())["hyperparameters"])
+        subject = Subject(base_dir, base.digest, data.version.digest, recipe, data.contributors, data.examples)
+        toward = [DirectionScorer("trace", _tensor(trace, "trace")), ekfac_scorer(model, data)]
+        return cls(model, head, BankScorer.load(trace.parent / "bank", subject, toward))
 
     @classmethod
     def _composed(
@@ -147,16 +157,18 @@ class AuditModel:
             if ids:
                 examples.append(TokenExample(0, (*prompt, *ids), (False,) * len(prompt) + (True,) * len(ids)))
                 owners.append(index)
-        seen = observe(self.model, Readout(self.model.causal_lm), examples, [self.scorer]).sorted()
+        scorer = self.scorer
+        needed = scorer.toward if isinstance(scorer, BankScorer) else (scorer,)
+        seen = observe(self.model, Readout(self.model.causal_lm), examples, needed).sorted()
         names = list(self.model.modules)
         tensors = self.head.tensors
         h = seen.h[:, [names.index(tap) for tap in self.head.taps], : tensors.rank]
         return Rescored(
             contributors=self.head.contributors,
-            scorer=self.scorer.name,
+            scorer=scorer.name,
             choice=torch.tensor(owners)[seen.example],
             head=tensors.scores(seen.u, h),
-            exact=seen.scores[self.scorer.name],
+            exact=scorer.scores(examples, seen) if isinstance(scorer, BankScorer) else seen.scores[scorer.name],
         )
 
 
@@ -202,12 +214,14 @@ def _preferred(reported: Mapping[str, Any], with_trace: bool, with_datanet: bool
     return next((name for name in here if name in reported), next(iter(here), FROM_TRACE[0]))
 
 
-def _from_datanet(
-    model: AdaptedModel, base_dir: Path, export_dir: Path, record: TrainingRecord, head: AttributionHead, name: str
-) -> DirectionScorer:
+def _datanet(base_dir: Path, export_dir: Path, record: TrainingRecord, head: AttributionHead) -> TokenDataset:
     data = load_dataset(export_dir, load_tokenizer(base_dir))
     if data.version.digest != record.datanet_version or data.contributors != head.contributors:
         raise DatanetMismatch(f"{export_dir} is {data.version.digest}, the adapter is of {record.datanet_version}")
+    return data
+
+
+def _from_datanet(model: AdaptedModel, data: TokenDataset, name: str) -> DirectionScorer:
     if name == "ekfac":
         return ekfac_scorer(model, data)
     cache = HiddenCache(model, data.examples, common_prefix(data.examples))

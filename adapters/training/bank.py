@@ -9,6 +9,7 @@ A bank that is killed loses the runs in progress and goes on with the others.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -27,7 +28,7 @@ from adapters.training.bank_worker import Work, measure_job, prepare, read, run_
 from adapters.training.config import TrainingConfig
 from adapters.training.errors import BankCorrupted, BankIncomplete, BankInterrupted, BankMismatch
 from adapters.training.progress import Progress, silent
-from adapters.training.subsets import HALF, KINDS, Run, plan
+from adapters.training.subsets import HALF, KINDS, Run, parse_run, plan
 from adapters.training.tokens import TokenExample
 
 
@@ -139,8 +140,19 @@ class Bank:
         except (SafetensorError, RuntimeError) as error:
             raise BankCorrupted(f"{folder} holds a damaged file ({error}); remove it to measure again") from None
 
+    def forget(self, texts: Sequence[TokenExample]) -> None:
+        """Remove what `margins` kept of these texts."""
+        shutil.rmtree(self._margins_folder(texts), ignore_errors=True)
+
+    def kept(self) -> list[Run]:
+        """Every run on disk, planned or not."""
+        return [parse_run(path.stem) for path in sorted(self._runs_folder.glob("*.safetensors"))]
+
     def milliseconds(self, texts: Sequence[TokenExample] | None = None) -> list[int]:
-        """Worker time of each half-subset run on disk: of its training, or of measuring `texts` under it."""
+        """Worker time of each half-subset run on disk: of its training, or of measuring `texts` under it.
+
+        BankCorrupted for files of an earlier release, which did not note it.
+        """
         folder = self._runs_folder if texts is None else self._margins_folder(texts)
         paths = [run_path(folder, run) for run in self.runs if run.kind == HALF]
         return [_milliseconds(path) for path in paths if path.is_file()]
@@ -171,7 +183,10 @@ class Bank:
 
 def _milliseconds(path: Path) -> int:
     with safe_open(path, framework="pt") as file:
-        return int((file.metadata() or {})["milliseconds"])
+        noted = (file.metadata() or {}).get("milliseconds")
+    if noted is None:
+        raise BankCorrupted(f"{path} does not say how long it took; remove {path.parent} to measure again")
+    return int(noted)
 
 
 def _groups(runs: Sequence[Run], size: int) -> list[tuple[Run, ...]]:

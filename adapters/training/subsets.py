@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,16 @@ class Run:
         return f"{self.kind}-{'.'.join(map(str, self.members))}-seed{self.seed}"
 
 
+def parse_run(name: str) -> Run:
+    """The run of that name; ValueError for what is none."""
+    found = NAME.fullmatch(name)
+    if found is None:
+        raise ValueError(f"{name!r} names no run")
+    kind, members, seed = found.groups()
+    return Run(kind, tuple(map(int, members.split("."))) if members else (), int(seed))
+
+
+NAME = re.compile(r"(half|full|left-out|none)-([0-9.]*)-seed([0-9]+)")
 HALF, FULL, LEFT_OUT, NONE = KINDS = ("half", "full", "left-out", "none")
 
 

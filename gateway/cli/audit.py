@@ -17,7 +17,7 @@ from gateway.cli.money import fetch_receipt
 from gateway.cli.output import Json, emit, errors, facts, table
 
 GOOD = ("ok", "unmeasured")
-SCORERS = ("trace", "in_run", "ekfac", "fisher", "gradient")
+SCORERS = ("trace", "in_run", "ekfac", "fisher", "gradient", "retrained")
 Account = Annotated[str | None, typer.Option("--account", help="another account (operator)")]
 
 
@@ -44,7 +44,9 @@ def run(
     base: Annotated[Path | None, typer.Option(help="base model directory; $DATA/base by default")] = None,
     packages: Annotated[Path | None, typer.Option(help="installed packages; $DATA/adapters by default")] = None,
     traces: Annotated[Path | None, typer.Option(help="directory of training traces; $DATA/trained by default")] = None,
-    datanet: Annotated[Path | None, typer.Option(help="export of the Datanet version, to score without trace")] = None,
+    datanet: Annotated[
+        Path | None, typer.Option(help="export of the Datanet version: for all scorers but trace and in_run")
+    ] = None,
     scorer: Annotated[str | None, typer.Option(help=", ".join(SCORERS))] = None,
     as_json: Json = False,
 ) -> int:

@@ -13,8 +13,11 @@ from adapters.digests import digest
 from adapters.errors import ExportMismatch
 from adapters.package import manifest_bytes
 from adapters.training.audit import AuditModel, reported_scorers
+from adapters.training.bank import BankConfig
 from adapters.training.config import HeadConfig
 from adapters.training.errors import (
+    BankCorrupted,
+    BankIncomplete,
     DatanetMismatch,
     HeadMissing,
     PackageChanged,
@@ -23,7 +26,11 @@ from adapters.training.errors import (
     TraceMissing,
 )
 from adapters.training.fit import fit_head
+from adapters.training.fitting import Fitting
 from adapters.training.head import AttributionHead
+from adapters.training.progress import silent
+from adapters.training.subsets import indicator
+from adapters.training.tokens import TokenExample
 from adapters.training.train import train_adapter
 from tests.adapters.training.conftest import small_datanet
 from tests.adapters.training.tiny import tiny_config
@@ -84,6 +91,48 @@ def test_with_the_datanet_an_adapter_without_trace_is_audited(
     model = load(trained, base_dir, export_dir=export_dir, scorer=scorer)
     found = model.rescore([PROMPT], [ANSWER])
     assert (found.scorer, torch.isfinite(found.exact).all(), found.exact.abs().max() > 0) == (scorer, True, True)
+
+
+def test_a_kept_bank_is_the_scorer_that_retraining_is(trained: Path, base_dir: Path, export_dir: Path) -> None:
+    """Scores add up to what the whole Datanet gained over the base model; the bank keeps nothing of the request."""
+    head = HeadConfig(k=8, threads=1)
+    bank = Fitting.load(trained, export_dir, base_dir, head, silent).bank(BankConfig(subsets=6, seeds=1))
+    where = {"works": trained.parent, "export_dir": export_dir, "scorer": "retrained"}
+    with pytest.raises(BankIncomplete, match="half"):
+        load(trained, base_dir, **where)
+    bank.train()
+    found = load(trained, base_dir, **where).rescore([PROMPT, [*PROMPT, 14]], [ANSWER, [10, 2]])
+    assert (found.scorer, found.exact.shape, found.choice.tolist()) == ("retrained", (7, 3), [0] * 5 + [1] * 2)
+    assert [path for path in (bank.directory / "margins").rglob("*") if path.is_file()] == []
+    texts = [
+        TokenExample(0, (*prompt, *ids), (False,) * len(prompt) + (True,) * len(ids))
+        for prompt, ids in ((PROMPT, ANSWER), ([*PROMPT, 14], [10, 2]))
+    ]
+    ends = bank.margins(texts, [run for run in bank.runs if run.kind in ("full", "none")])
+    torch.testing.assert_close(found.exact.sum(1), (ends[0] - ends[1]).double(), rtol=1e-4, atol=1e-5)
+    halves = [run for run in bank.runs if run.kind == "half"]
+    margins, members = bank.margins(texts, halves).double(), indicator([run.members for run in halves], 3)
+    predicted = members @ found.exact.T
+    of_trace = members @ load(trained, base_dir, works=trained.parent).rescore(
+        [PROMPT, [*PROMPT, 14]], [ANSWER, [10, 2]]
+    ).exact.double().T  # fmt: skip
+    assert _r(predicted, margins) > max(0.5, _r(of_trace, margins))
+    with pytest.raises(TraceMissing):
+        load(trained, base_dir, export_dir=export_dir, scorer="retrained")
+    with pytest.raises(DatanetMismatch):
+        load(trained, base_dir, works=trained.parent, scorer="retrained")
+    (bank.directory / "bank.json").write_bytes(b"{")
+    with pytest.raises(BankCorrupted):
+        load(trained, base_dir, **where)
+    (bank.directory / "bank.json").unlink()
+    with pytest.raises(BankIncomplete, match="no subset bank"):
+        load(trained, base_dir, **where)
+
+
+def _r(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Pearson over subsets [S, N], averaged over tokens."""
+    a, b = a - a.mean(0), b - b.mean(0)
+    return float(((a * b).sum(0) / (a.norm(dim=0) * b.norm(dim=0))).mean())
 
 
 def test_what_is_missing_or_changed_has_a_name(trained: Path, base_dir: Path, export_dir: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from adapters.base import BaseModel
 from adapters.training.bank import Bank, BankConfig, Subject
@@ -111,6 +112,11 @@ def test_what_is_not_this_banks_is_refused(tmp_path: Path, subject: Subject) -> 
         Bank(tmp_path, replace(subject, training=tiny_config(max_epochs=9)), CONFIG)
     bank.train()
     bank.margins(subject.examples, bank.runs[:1])
+    path = run_path(tmp_path / "runs", bank.runs[0])
+    assert len(bank.milliseconds()) == CONFIG.subsets * CONFIG.seeds
+    save_file(load_file(path), path)  # without the metadata that runs have since
+    with pytest.raises(BankCorrupted, match="how long"):
+        bank.milliseconds()
     (path,) = (tmp_path / "margins").rglob("*.safetensors")
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(BankCorrupted):
