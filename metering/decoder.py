@@ -27,6 +27,7 @@ from metering.receipt_body import Frame
 Packed = tuple[str, tuple[Any, ...] | None, str, tuple[bytes, ...] | None]
 WORTH_IT = 256  # records; a batch of fewer is read sooner than sent
 PIPE_BYTES = 1024 * 1024  # what Linux gives to anybody
+GONE = (OSError, EOFError)  # what speaking with a helper that has died raises
 ANSWER_SECONDS = 30.0  # a helper that is silent for so long is given up
 
 
@@ -53,7 +54,7 @@ class Decoder:
             self._helper = self._helper or Helper()
             self._helper.ask(records, self._catalog)
             self._asked = True
-        except OSError:
+        except GONE:
             self._give_up()
 
     def finish(self) -> list[Reading]:
@@ -62,7 +63,7 @@ class Decoder:
         if self._helper is not None and asked:
             try:
                 return self._helper.answer(self._records)
-            except (OSError, EOFError):
+            except GONE:
                 self._give_up()
         return self.read(self._records)
 
@@ -100,7 +101,7 @@ class Helper:
         self._owes = False  # an answer
 
     def ask(self, records: Sequence[bytes], catalog: Catalog) -> None:
-        """Send records, and the documents that it lacks. OSError when it is gone."""
+        """Send records, and the documents that it lacks. Raises GONE."""
         if self._owes:
             self._receive()
         terms, books = documents = catalog.beyond(*self._known)
@@ -109,7 +110,7 @@ class Helper:
         self._owes = True
 
     def answer(self, records: Sequence[bytes]) -> list[Reading]:
-        """The readings of the records that it was asked for last. OSError or EOFError when it is gone."""
+        """The readings of the records that it was asked for last. Raises GONE."""
         return [_unpack(record, sent) for record, sent in zip(records, self._receive(), strict=True)]
 
     def close(self) -> None:
@@ -155,7 +156,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):  # meant for the settler, which still finishes what it has
         signal.signal(number, signal.SIG_IGN)
     calm_collector()
-    with suppress(EOFError, OSError):
+    with suppress(*GONE):
         serve(*(Connection(int(end)) for end in sys.argv[1:]))
     return 0
 

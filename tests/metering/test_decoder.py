@@ -114,9 +114,9 @@ def test_what_was_begun_is_forgotten_when_something_else_is(decoder: Decoder) ->
     assert [reading.record for reading in decoder.finish()] == second
 
 
-@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("moment", ["before", "after", "between"])
 def test_a_helper_that_dies_is_done_without(decoder: Decoder, moment: str) -> None:
-    """Killed before it is asked or before it answers: read here, and the operator is told."""
+    """Killed before it is asked, before it answers, or before what it is asked instead: read here, with a word."""
     records = events(0, WORTH_IT)
     decoder.begin(records)
     decoder.finish()
@@ -124,8 +124,10 @@ def test_a_helper_that_dies_is_done_without(decoder: Decoder, moment: str) -> No
     if moment == "before":
         os.kill(helper_of(decoder), signal.SIGKILL)
     decoder.begin(records)
-    if moment == "after":
+    if moment in ("after", "between"):
         os.kill(helper_of(decoder), signal.SIGKILL)
+    if moment == "between":
+        decoder.begin(records := events(7_000, WORTH_IT))
     assert [reading.record for reading in decoder.finish()] == records
     assert decoder.problems()
     decoder.begin(records)
