@@ -38,7 +38,7 @@ def head(
 def bank(
     package: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="package that was trained here")],
     base: Base = None,
-    subsets: Annotated[int, typer.Option(min=8, help="half subsets of the contributors for each seed")] = 32,
+    subsets: Annotated[int, typer.Option(min=8, help="half subsets a seed; to audit by, 2.5 a contributor")] = 32,
     seeds: Annotated[int, typer.Option(min=2, help="retraining seeds; the ceiling needs two")] = 2,
     minutes: Annotated[float | None, typer.Option(help="as many subsets as fit, after two timed ones")] = None,
     batch: Annotated[int, typer.Option(min=1, help="runs that share a forward pass")] = 1,
