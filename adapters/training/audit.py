@@ -18,7 +18,7 @@ from adapters.layout import COMPOSITION
 from adapters.package import FIDELITY, HEAD, RECORD, manifest_bytes
 from adapters.record import TrainingRecord, parse_record
 from adapters.training.bank import Subject
-from adapters.training.bank_scorer import BankScorer
+from adapters.training.bank_scorer import BankScorer, kept_bank
 from adapters.training.composed_audit import composed_scorer, part_dir, trains_a
 from adapters.training.config import TrainingConfig
 from adapters.training.dataset import TokenDataset, load_dataset, load_tokenizer
@@ -92,7 +92,7 @@ class AuditModel:
         that the head's report compares with, as far as its data is here; `retrained` is the subset bank beside the
         trace, with both. A composed adapter is scored from the traces of its parts, whose packages lie beside it.
         Raises PackageMissing, PackageChanged, HeadMissing, BaseMismatch, TraceMissing, DatanetMismatch, ExportMismatch,
-        and what `BankScorer.load` does.
+        and what `kept_bank` does.
         """
         base = BaseModel.from_directory(base_dir)
         check_package(package_dir, base.digest, adapter)
@@ -104,21 +104,28 @@ class AuditModel:
         record = _record(package_dir)
         trace = find_trace(works, record.weights) if works else None
         name = scorer or _preferred(reported_scorers(package_dir), trace is not None, export_dir is not None)
-        if trace is None and name in (*FROM_TRACE, BankScorer.name):
-            raise TraceMissing(f"no training trace of {record.weights} under {works}: it was trained elsewhere")
-        if trace is not None and name in FROM_TRACE:
-            model = load_adapted(base_dir, package_dir)
-            return cls(model, head, DirectionScorer(name, _tensor(trace, name)))
+        if name in FROM_TRACE:
+            recorded = DirectionScorer(name, _tensor(_needed(trace, record, works), name))
+            return cls(load_adapted(base_dir, package_dir), head, recorded)
         if export_dir is None:
             raise DatanetMismatch(f"the {name} scorer needs an export of the Datanet version {record.datanet_version}")
-        model = load_adapted(base_dir, package_dir)
         data = _datanet(base_dir, export_dir, record, head)
-        if trace is None or name != BankScorer.name:
-            return cls(model, head, _from_datanet(model, data, name))
+        if name == BankScorer.name:
+            return cls._banked(package_dir, base_dir, base.digest, head, _needed(trace, record, works), data)
+        model = load_adapted(base_dir, package_dir)
+        return cls(model, head, _from_datanet(model, data, name))
+
+    @classmethod
+    def _banked(
+        cls, package_dir: Path, base_dir: Path, base: str, head: AttributionHead, trace: Path, data: TokenDataset
+    ) -> AuditModel:
+        """An adapter with the subset bank that lies beside its training trace."""
         recipe = TrainingConfig.of(parse_canonical((package_dir / RECORD).read_bytes())["hyperparameters"])
-        subject = Subject(base_dir, base.digest, data.version.digest, recipe, data.contributors, data.examples)
-        toward = [DirectionScorer("trace", _tensor(trace, "trace")), ekfac_scorer(model, data)]
-        return cls(model, head, BankScorer.load(trace.parent / "bank", subject, toward))
+        subject = Subject(base_dir, base, data.version.digest, recipe, data.contributors, data.examples)
+        bank, runs = kept_bank(trace.parent / "bank", subject)  # before EK-FAC, which takes a minute
+        model = load_adapted(base_dir, package_dir)
+        recorded = DirectionScorer("trace", _tensor(trace, "trace"))
+        return cls(model, head, BankScorer(bank, runs, (recorded, ekfac_scorer(model, data))))
 
     @classmethod
     def _composed(
@@ -212,6 +219,12 @@ def _preferred(reported: Mapping[str, Any], with_trace: bool, with_datanet: bool
     """A reported scorer whose data is here; else any whose data is here; else the first there could be."""
     here = [*(FROM_TRACE if with_trace else ()), *(FROM_DATANET if with_datanet else ())]
     return next((name for name in here if name in reported), next(iter(here), FROM_TRACE[0]))
+
+
+def _needed(trace: Path | None, record: TrainingRecord, works: Path | None) -> Path:
+    if trace is None:
+        raise TraceMissing(f"no training trace of {record.weights} under {works}: it was trained elsewhere")
+    return trace
 
 
 def _datanet(base_dir: Path, export_dir: Path, record: TrainingRecord, head: AttributionHead) -> TokenDataset:

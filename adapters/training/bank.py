@@ -145,8 +145,11 @@ class Bank:
         shutil.rmtree(self._margins_folder(texts), ignore_errors=True)
 
     def kept(self) -> list[Run]:
-        """Every run on disk, planned or not."""
-        return [parse_run(path.stem) for path in sorted(self._runs_folder.glob("*.safetensors"))]
+        """Every run on disk, planned or not. BankCorrupted where something else lies among them."""
+        try:
+            return [parse_run(path.stem) for path in sorted(self._runs_folder.glob("*.safetensors"))]
+        except ValueError as error:
+            raise BankCorrupted(f"{self._runs_folder}: {error}") from None
 
     def milliseconds(self, texts: Sequence[TokenExample] | None = None) -> list[int]:
         """Worker time of each half-subset run on disk: of its training, or of measuring `texts` under it.

@@ -24,6 +24,27 @@ from adapters.training.subsets import FULL, HALF, NONE, Run
 from adapters.training.tokens import TokenExample
 
 
+def kept_bank(directory: Path, subject: Subject) -> tuple[Bank, tuple[Run, ...]]:
+    """The bank in `directory` and what a datamodel is made of: all half subsets that it has trained, whatever size was
+    asked for, the whole Datanet and nobody.
+
+    Raises BankIncomplete where one of the three kinds is missing, BankMismatch, BankCorrupted.
+    """
+    if not (directory / "bank.json").is_file():
+        raise BankIncomplete(f"no subset bank at {directory}: `openledger adapter bank` trains one")
+    try:
+        dtype = parse_canonical((directory / "bank.json").read_bytes())["hyperparameters"]["dtype"]
+        subject = replace(subject, training=replace(subject.training, dtype=dtype))
+    except (AdaptersError, KeyError, TypeError, ValueError) as error:
+        raise BankCorrupted(f"{directory / 'bank.json'} is not what a bank writes ({error})") from None
+    bank = Bank(directory, subject, BankConfig())
+    runs = tuple(run for run in bank.kept() if run.kind in (HALF, FULL, NONE))
+    lacking = {HALF, FULL, NONE} - {run.kind for run in runs}
+    if lacking:
+        raise BankIncomplete(f"the bank at {directory} has trained no run of: {', '.join(sorted(lacking))}")
+    return bank, runs
+
+
 @dataclass(frozen=True)
 class BankScorer:
     """`runs` of a bank, and the exact scorers that its datamodel starts from."""
@@ -32,25 +53,6 @@ class BankScorer:
     runs: tuple[Run, ...]
     toward: tuple[DirectionScorer, ...]
     name = "retrained"
-
-    @classmethod
-    def load(cls, directory: Path, subject: Subject, toward: Sequence[DirectionScorer]) -> BankScorer:
-        """All half subsets that the bank in `directory` has trained, whatever size was asked for.
-
-        Raises BankIncomplete without half subsets, the whole Datanet or nobody; BankMismatch, BankCorrupted.
-        """
-        if not (directory / "bank.json").is_file():
-            raise BankIncomplete(f"no subset bank at {directory}: `openledger adapter bank` trains one")
-        try:
-            dtype = parse_canonical((directory / "bank.json").read_bytes())["hyperparameters"]["dtype"]
-        except (AdaptersError, KeyError, TypeError) as error:
-            raise BankCorrupted(f"{directory / 'bank.json'} is not what a bank writes ({error})") from None
-        bank = Bank(directory, replace(subject, training=replace(subject.training, dtype=dtype)), BankConfig())
-        runs = tuple(run for run in bank.kept() if run.kind in (HALF, FULL, NONE))
-        lacking = {HALF, FULL, NONE} - {run.kind for run in runs}
-        if lacking:
-            raise BankIncomplete(f"the bank at {directory} has trained no run of: {', '.join(sorted(lacking))}")
-        return cls(bank, runs, tuple(toward))
 
     def scores(self, texts: Sequence[TokenExample], seen: Observations) -> Tensor:
         """Scores [N, C] in nats of the supervised tokens of `texts`, which `seen` has the scores `toward` of.

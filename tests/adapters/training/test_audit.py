@@ -121,6 +121,11 @@ def test_a_kept_bank_is_the_scorer_that_retraining_is(trained: Path, base_dir: P
         load(trained, base_dir, export_dir=export_dir, scorer="retrained")
     with pytest.raises(DatanetMismatch):
         load(trained, base_dir, works=trained.parent, scorer="retrained")
+    stray = bank.directory / "runs" / "notes.safetensors"
+    stray.write_bytes(b"")
+    with pytest.raises(BankCorrupted, match="notes"):
+        load(trained, base_dir, **where)
+    stray.unlink()
     (bank.directory / "bank.json").write_bytes(b"{")
     with pytest.raises(BankCorrupted):
         load(trained, base_dir, **where)
