@@ -1,8 +1,8 @@
 """Reading ahead: the records of the next batch are read in a process of their own, while this one settles a batch.
 
-One interpreter can settle 20,000 events/s on SQLite; 16 of the 50 us that each takes need no database. The helper is
-`python -m metering.decoder`, started by the first batch that is worth it. It has nothing to lose: it ends with the
-settler, however that ends (its pipe closes), and should it die first, the settler reads alone from then on.
+A third of what an event takes on SQLite needs no database (docs/PERFORMANCE.md), and one interpreter does one thing at
+a time. The helper is `python -m metering.decoder`, started by the first batch that is worth it. It has nothing to lose:
+it ends with the settler, however that ends (its pipe closes), and should it die first, the settler reads alone.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Decoder:
         self._helper: Helper | None = None
         self._asked = False  # the helper has `_records`
         self._alone = len(os.sched_getaffinity(0)) < 2
+        self._problems: list[str] = []
 
     def read(self, records: Sequence[bytes]) -> list[Reading]:
         """Here and now."""
@@ -69,20 +70,17 @@ class Decoder:
 
     def problems(self) -> list[str]:
         """In words, the same ones while it lasts."""
-        return ["the helper that decodes has died; going on without it"] if self._helper_died else []
+        return self._problems
 
     def close(self) -> None:
         if self._helper is not None:
             self._helper.close()
             self._helper = None
 
-    @property
-    def _helper_died(self) -> bool:
-        return self._alone and len(os.sched_getaffinity(0)) > 1
-
     def _give_up(self) -> None:
         self.close()
         self._alone = True
+        self._problems = ["the helper that decodes has died; going on without it"]
 
 
 class Helper:

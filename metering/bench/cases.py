@@ -22,7 +22,7 @@ from metering.bench.market import (
     write_journal,
 )
 from metering.bench.rivals import RowInserts, create_rivals, insert_raw, transfer_in_sql
-from metering.bench.usage import cpu_seconds, resident_kib
+from metering.bench.usage import TICK_SECONDS, cpu_seconds, resident_kib
 from metering.canonical import digest
 from metering.config import MeteringConfig
 from metering.invoice import build_invoice
@@ -78,7 +78,7 @@ def settlement_rates(
         write_journal(config, encode_all(made))
         began = cpu_seconds()
         rates["settled"].append(events / timed(settler.drain))
-        rates["settled_per_cpu_second"].append(events / max(cpu_seconds() - began, 1e-9))
+        rates["settled_per_cpu_second"].append(events / max(cpu_seconds() - began, TICK_SECONDS))
         with ledger.store.read() as connection:
             bodies = connection.execute("SELECT id, body FROM usage ORDER BY leaf_index DESC LIMIT ?", (events,))[::-1]
         stored = [(str(name), bytes(body)) for name, body in bodies]

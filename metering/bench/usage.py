@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-TICKS = os.sysconf("SC_CLK_TCK")
+TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
 
 
 def resident_kib(name: str) -> int:
@@ -16,7 +16,7 @@ def resident_kib(name: str) -> int:
 def cpu_seconds() -> float:
     """User and system time, in steps of a tick (10 ms)."""
     fields = [Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split() for pid in _pids()]
-    return sum(int(user) + int(system) for *_, user, system in (row[:13] for row in fields)) / TICKS
+    return sum(int(user) + int(system) for *_, user, system in (row[:13] for row in fields)) * TICK_SECONDS
 
 
 def _pids() -> list[int]:
